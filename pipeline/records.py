@@ -47,6 +47,7 @@ class FailureKind(StrEnum):
     INVALID_INPUT = "invalid_input"  # the row itself cannot be read or rendered; nothing was sent
     BLOCKED = "blocked"
     TOO_LARGE = "too_large"
+    ROW_SUSPECT = "row_suspect"  # the row or the provider, nobody can tell: worth one more try only
     INVALID_ANSWER = "invalid_answer"
     AUTH = "auth"
     ARREARS = "arrears"

@@ -7,17 +7,20 @@ import pytest
 
 LAYERS: list[set[str]] = [
     {"records", "errors"},
-    {"failures", "catalog", "pricing", "tokens", "jobspec", "dataset"},
+    {"failure_codes", "catalog", "tokens", "jobspec", "dataset", "totals"},
+    {"failures", "pricing"},
     {"render", "protocol", "response"},
-    {"transport", "limits", "retry", "journal", "parts", "progress", "children", "llama_server"},
+    {"transport", "limits", "expectation", "journal", "parts", "progress", "children", "summary"},
+    {"retry", "run_folder", "feeder", "plan", "llama_server", "stopping"},
     {"runner"},
-    {"check", "export", "status", "simulator"},
+    {"engine", "check", "export", "status", "labels", "simulator"},
+    {"commands"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Modules of one level that may use each other, lower first, with the reason.
 WITHIN_LEVEL = {
-    ("pricing", "catalog"),  # a price is looked up in the catalogue
+    ("jobspec", "catalog"),  # a job's target is looked up in the catalogue
 }
 
 

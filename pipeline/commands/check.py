@@ -1,0 +1,83 @@
+"""`promptmill check`."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from pipeline.check import check_plan, exact_tokens, shown_request
+from pipeline.commands.job import job_options, read_plan
+from pipeline.plan import Plan, scan_dataset
+from pipeline.progress import counting
+from pipeline.transport.seam import shown as shown_url
+
+
+@click.command(
+    "check",
+    epilog="""\b
+Examples:
+  promptmill check jobs/review-sentiment.toml
+  promptmill check jobs/review-sentiment.toml --limit 1000 --show 3
+  promptmill check jobs/review-sentiment.toml --input data/samples/dirty.jsonl --set input.id=null
+
+\b
+Exit codes: 0 all is well, 2 the job or its input is wrong, 3 some rows cannot become prompts.""",
+)
+@job_options
+@click.option(
+    "--show", default=1, show_default=True, type=click.IntRange(min=0), help="Requests to show in full."
+)
+def command(
+    job: Path,
+    overrides: tuple[str, ...],
+    *,
+    input_path: str | None,
+    output_path: str | None,
+    limit: int | None,
+    show: int,
+) -> int:
+    """Look the job in the file JOB over: job file, dataset and every rendered prompt. Sends nothing and needs no network."""
+    plan = read_plan(job, overrides, input_path=input_path, output_path=output_path)
+    scan = scan_dataset(plan, limit=limit, on_progress=counting(sys.stderr, "looking the input over"))
+    report = check_plan(plan, scan, limit=limit, show=show, on_progress=counting(sys.stderr, "rendering"))
+    for line in _facts(plan):
+        click.echo(line)
+    click.echo(f"rows      {report.rows:,}, {report.rendered:,} of them become requests, about "
+               f"{report.prompt_tokens:,} prompt tokens in all")  # fmt: skip
+    for number, request in enumerate(report.requests, 1):
+        click.echo(
+            f"\nrequest {number} (row id {request.row_id}, {exact_tokens(request)} prompt tokens, key {request.key}):"
+        )
+        click.echo(shown_request(request))
+    if report.bad_rows:
+        click.echo(f"\n{report.bad_rows:,} rows cannot become requests; in a run they end as failed, unsent:")
+    for example in report.bad_examples:
+        click.echo(f"  {example}")
+    for note in report.notes:
+        click.echo(f"note: {note}")
+    for problem in report.problems:
+        click.echo(f"problem: {problem}")
+    click.echo("\nall is well; nothing was sent" if report.fine else "\nnothing was sent")
+    return 2 if report.problems else 3 if report.bad_rows else 0
+
+
+def _facts(plan: Plan) -> list[str]:
+    job, target = plan.job, plan.target
+    address = (
+        "started by the run itself"
+        if target.base_url is None
+        else f"POST {shown_url(target.chat_url(target.base_url))}"
+    )
+    pace = [
+        f"{limit:,.0f} {name} a minute"
+        for name, limit in (("requests", target.requests_per_minute), ("tokens", target.tokens_per_minute))
+        if limit is not None
+    ]
+    files = plan.dataset.files
+    return [
+        f"job       {job.file.name} ({job.source})",
+        f"input     {job.input_path} ({len(files)} {'file' if len(files) == 1 else 'files'}, {plan.dataset.format})",
+        f"output    {job.output_path}",
+        f"model     {target.model_name} at {target.provider.title}: {address}",
+        f"limits    {', '.join([*pace, f'{target.max_concurrency} in flight'])}",
+    ]

@@ -1,0 +1,369 @@
+"""Carries out a job on this machine: takes the run folder, looks the input over, starts what must be started, runs, sums up.
+
+The command line hands in everything from outside (job, environment, time of day, stderr) and prints what comes back.
+"""
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import sys
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+from pipeline import __version__
+from pipeline.children import ChildSpec, start_child
+from pipeline.dataset import DatasetScan
+from pipeline.errors import JobError
+from pipeline.expectation import Expectation
+from pipeline.feeder import Feeder
+from pipeline.jobspec import Target
+from pipeline.limits import Limits, LocalGate
+from pipeline.llama_server import local_server
+from pipeline.parts import RESULTS, Layout
+from pipeline.plan import Plan, scan_dataset
+from pipeline.progress import Counters, LimitsView, Meter, as_json, counting, shown
+from pipeline.protocol import compatible
+from pipeline.records import Completion, Failure, Response, Status
+from pipeline.retry import Asker, RetrySpec
+from pipeline.run_folder import LOG_FILE, Identity, RunFolder, sum_parts
+from pipeline.runner import Runner
+from pipeline.stopping import deadline_stops, signals_stop
+from pipeline.summary import RunSummary, Stop, ending
+from pipeline.totals import Totals
+from pipeline.transport import Endpoint, open_transport
+
+try:
+    from uvloop import new_event_loop
+except ImportError:  # not to be had on Windows
+    from asyncio import new_event_loop  # type: ignore[assignment]
+
+log = logging.getLogger("promptmill")
+# A row that waits to be tried again keeps its worker, though no slot: spare workers keep the slots busy.
+_WORKERS_PER_SLOT = 2
+_STATUS_EVERY_S = 2.0
+_PREFLIGHT_ROWS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What the command line adds to the job. `deadline_s` counts from the start."""
+
+    limit: int | None
+    deadline_s: float | None
+    quiet: bool
+    stderr: TextIO
+
+
+def run_job(plan: Plan, options: RunOptions, *, now: Callable[[], datetime]) -> RunSummary:
+    """Run or resume a job to its end, or until it is stopped.
+
+    Raises the errors of `errors.py`: RunFolderBusy before anything is read, DatasetError and JobError before anything is sent.
+    """
+    folder = RunFolder(plan.job.output_path, started=now())
+    try:
+        with _logging_to(folder.path / LOG_FILE):
+            return _run_in(folder, plan, options, now)
+    finally:
+        folder.release()
+
+
+def _run_in(folder: RunFolder, plan: Plan, options: RunOptions, now: Callable[[], datetime]) -> RunSummary:
+    identity = Identity(plan.job.identity(), plan.dataset.fingerprint())
+    scan = _known_scan(folder, identity, options.limit)
+    if scan is None:
+        scan = scan_dataset(
+            plan,
+            limit=options.limit,
+            on_progress=None if options.quiet else counting(options.stderr, "looking the input over"),
+        )
+        _preflight(plan)
+    folder.claim(identity)
+    manifest = folder.journal.manifest()
+    rows_per_part = int(manifest.get("rows_per_part", plan.rows_per_part(scan)))
+    layout = plan.layout(scan, folder.path, rows_per_part=rows_per_part, fingerprint=identity.fingerprint)
+    folder.journal.write_manifest(
+        {
+            "name": plan.job.file.name,
+            "rows": str(scan.rows),
+            "rows_per_part": str(rows_per_part),
+            "scan": json.dumps({"limit": options.limit, "rows": scan.rows, "columns": scan.columns}),
+        }
+    )
+    run = _Run(_Opened(folder, plan, scan.rows, layout), options, now)
+    with asyncio.Runner(loop_factory=new_event_loop) as loop:
+        return loop.run(run.run())
+
+
+class _Opened(NamedTuple):
+    """A run folder that is this job's, and how its rows become part files."""
+
+    folder: RunFolder
+    plan: Plan
+    rows: int
+    layout: Layout
+
+
+class _Run:
+    """One run over an opened folder."""
+
+    def __init__(self, opened: _Opened, options: RunOptions, now: Callable[[], datetime]) -> None:
+        self._folder = opened.folder
+        self._plan = opened.plan
+        self._options = options
+        self._rows = opened.rows
+        self._layout = opened.layout
+        self._now = now
+        self._started = now()
+        self._run_id = f"{self._started:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+
+    async def run(self) -> RunSummary:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        maybe_paid = self._folder.journal.take_open_attempts()
+        parts = self._folder.parts(self._layout, self._rows)
+        counters = Counters(self._rows, sum_parts(list(parts.values())), self._plan.costs)
+        log.info("run %s: %d rows, %d of them in %d parts already", self._run_id, self._rows, counters.totals.rows,
+                 len(parts))  # fmt: skip
+        if maybe_paid:
+            log.warning("an earlier run ended with %d requests in flight: they are asked again and may be paid twice",
+                        maybe_paid)  # fmt: skip
+        self._write_run_file(counters.totals, None)
+        stop = None
+        if counters.totals.rows < self._rows:
+            gc.collect()
+            gc.freeze()
+            # Collections triggered by allocation alone cost 15-40 % at 1,000 requests in flight (docs/performance.md).
+            gc.set_threshold(50_000, 20, 100)
+            async with self._base_url() as base_url:
+                stop = await self._ask_rows(base_url, counters, set(parts))
+        summary = self._summary(counters, stop, loop.time() - began_s)
+        self._write_run_file(counters.totals, summary)
+        log.info("ended: %s", summary.exit_reason)
+        return summary
+
+    async def _ask_rows(self, base_url: str, counters: Counters, done: set[int]) -> Stop | None:
+        job, target = self._plan.job.file, self._plan.target
+        endpoint = Endpoint(
+            url=target.chat_url(base_url),
+            headers=target.headers,
+            max_connections=target.max_concurrency,
+            connect_timeout_s=job.transport.connect_timeout,
+            idle_timeout_s=job.transport.idle_timeout,
+            total_timeout_s=job.transport.total_timeout,
+            max_response_bytes=job.transport.max_response_bytes,
+            proxy=target.proxy,
+            ca_file=self._plan.job.ca_file,
+        )
+        gate = LocalGate(
+            Limits(
+                requests_per_minute=target.requests_per_minute,
+                tokens_per_minute=target.tokens_per_minute,
+                max_concurrency=target.max_concurrency,
+            )
+        )
+        feeder = Feeder(self._plan.dataset, self._rows, self._layout, self._folder.journal)
+        transport = open_transport(job.transport.core, endpoint)
+        asker = Asker(
+            transport=transport,
+            gate=gate,
+            expectation=Expectation(job.params.get("max_tokens")),
+            journal=self._folder.journal,
+            encode=self._plan.encode,
+            decode=self._decode,
+            check=self._plan.check,
+            counters=counters,
+            wall_us=lambda: int(self._now().timestamp() * 1_000_000),
+            spec=RetrySpec(
+                max_attempts=job.retry.max_attempts,
+                row_deadline_s=job.retry.row_deadline,
+                repair=job.response.on_invalid == "retry",
+                keep_raw=job.output.raw,
+                run_id=self._run_id,
+            ),
+            stopping=lambda: runner.stopped is not None,
+        )
+        runner = Runner(
+            feeder=feeder,
+            renderer=self._plan.renderer,
+            encode=self._plan.encode,
+            asker=asker,
+            journal=self._folder.journal,
+            layout=self._layout,
+            counters=counters,
+            workers=max(1, min(target.max_concurrency * _WORKERS_PER_SLOT, self._rows)),
+            row_id=self._plan.row_id,
+            run_id=self._run_id,
+        )
+        meter = Meter(counters, lambda: _view(gate, target), self._layout.currency)
+        feeder.start(done)
+        try:
+            with signals_stop(runner.stop), deadline_stops(runner.stop, self._options.deadline_s):
+                async with (
+                    shown(meter, self._options.stderr, name=job.name, quiet=self._options.quiet),
+                    _status_kept(self._folder, meter),
+                ):
+                    await runner.run()
+        finally:
+            await transport.aclose()
+        counters.sum_up()
+        return runner.stopped
+
+    def _decode(self, response: Response) -> Completion | Failure:
+        return compatible.decode(response, self._plan.dialect, self._now())
+
+    @contextlib.asynccontextmanager
+    async def _base_url(self) -> AsyncIterator[str]:
+        """The server's address; starts the server where the run brings its own, and stops it whatever happens."""
+        target = self._plan.target
+        if target.starts is None:
+            assert target.base_url is not None  # noqa: S101  (resolve_target saw to it)
+            yield target.base_url
+            return
+        spec = self._simulator() if target.starts == "simulator" else self._local()
+        async with start_child(spec) as child:
+            yield child.url
+
+    def _local(self) -> ChildSpec:
+        target = self._plan.target
+        return local_server(
+            target.model_name,
+            base=self._plan.job.folder,
+            slots=target.max_concurrency,
+            log_path=self._log("local-model.log"),
+        )
+
+    def _simulator(self) -> ChildSpec:
+        section = self._plan.job.file.simulator
+        settings = json.dumps(section.model_dump())
+        argv = [sys.executable, "-m", "pipeline.simulator", "--json-settings", settings]
+        return ChildSpec(
+            argv=argv, name="the simulator", ready_timeout_s=30, log_path=self._log("simulator.log")
+        )
+
+    def _log(self, name: str) -> Path:
+        return self._folder.path / name
+
+    def _summary(self, counters: Counters, stop: Stop | None, elapsed_s: float) -> RunSummary:
+        totals = counters.totals
+        code, reason = ending(stop, totals, self._rows, self._plan.job.file.budget.error_threshold)
+        earlier = int(self._folder.journal.manifest().get("maybe_paid", "0"))
+        return RunSummary(
+            job=self._plan.job.file.name,
+            run_id=self._run_id,
+            exit_code=code,
+            exit_reason=reason,
+            rows=self._rows,
+            done=totals.rows,
+            status={status: totals.status[status] for status in Status},
+            errors=dict(totals.errors),
+            tokens=dict(totals.tokens),
+            cost=None if totals.known_cost is None else str(totals.known_cost),
+            currency=self._layout.currency,
+            attempts=totals.attempts,
+            maybe_paid=totals.maybe_paid + earlier,
+            sent=counters.sent,
+            elapsed_s=round(elapsed_s, 3),
+            run_folder=str(self._folder.path),
+            results=str(self._folder.path / RESULTS),
+        )
+
+    def _write_run_file(self, totals: Totals, summary: RunSummary | None) -> None:
+        job = self._plan.job
+        self._folder.write_run_file(
+            {
+                "run_id": self._run_id,
+                "promptmill": __version__,
+                "python": sys.version.split()[0],
+                "started": self._started.isoformat(),
+                "job_file": str(job.source),
+                "input": job.input_path,
+                "job": job.file.model_dump(
+                    by_alias=True, exclude_none=True, exclude={"headers", "transport"}
+                ),
+                "price_version": self._layout.price_version,
+                "rows": self._rows,
+                "totals": totals.to_json(),
+                "summary": None if summary is None else asdict(summary),
+            }
+        )
+
+
+def _view(gate: LocalGate, target: Target) -> LimitsView:
+    admitted, cooling = gate.admitted_last_minute, gate.cooling_until_s
+    return LimitsView(
+        in_flight=gate.in_flight,
+        max_concurrency=gate.ceiling,
+        requests_last_minute=admitted.requests,
+        tokens_last_minute=admitted.tokens,
+        requests_per_minute=target.requests_per_minute,
+        tokens_per_minute=target.tokens_per_minute,
+        cooling_s=0.0 if cooling is None else cooling - asyncio.get_running_loop().time(),
+    )
+
+
+def _known_scan(folder: RunFolder, identity: Identity, limit: int | None) -> DatasetScan | None:
+    """What an earlier run saw of the same files, so that a resume need not read them all first."""
+    manifest = folder.journal.manifest()
+    if manifest.get("dataset") != identity.dataset or "scan" not in manifest:
+        return None
+    known = json.loads(manifest["scan"])
+    if known["limit"] != limit:
+        return None
+    return DatasetScan(rows=known["rows"], columns=known["columns"])
+
+
+def _preflight(plan: Plan) -> None:
+    """Refuse a job whose first rows all fail to render: no row of it would ever be sent."""
+    reasons = []
+    for row in islice(plan.dataset.rows(), _PREFLIGHT_ROWS):
+        prompt = plan.renderer.render(row)
+        if not isinstance(prompt, Failure):
+            return
+        reasons.append(prompt.message)
+    if reasons:
+        raise JobError(
+            f"none of the first {len(reasons)} rows becomes a prompt; the first: {reasons[0]}. "
+            "Nothing was sent. Try `promptmill check` on the job"
+        )
+
+
+@contextlib.asynccontextmanager
+async def _status_kept(folder: RunFolder, meter: Meter) -> AsyncIterator[None]:
+    """Leave a snapshot in the journal every other second, for `promptmill status` in another terminal."""
+    loop = asyncio.get_running_loop()
+
+    async def keep() -> None:
+        while True:
+            snapshot = meter.snapshot(loop.time())
+            folder.journal.write_manifest({"live": json.dumps(as_json(snapshot))})
+            await asyncio.sleep(_STATUS_EVERY_S)
+
+    keeper = asyncio.create_task(keep())
+    try:
+        yield
+    finally:
+        keeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await keeper
+        folder.journal.write_manifest({"live": "null"})
+
+
+@contextlib.contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()

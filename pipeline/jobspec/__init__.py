@@ -1,0 +1,18 @@
+"""The job: what its TOML file may hold, how it is read, and where its requests go."""
+
+from pipeline.jobspec.load import JobSpec, expand, load_job
+from pipeline.jobspec.sections import InputSection, JobFile, PromptSection, ResponseSection, seconds
+from pipeline.jobspec.target import Target, resolve_target
+
+__all__ = [
+    "InputSection",
+    "JobFile",
+    "JobSpec",
+    "PromptSection",
+    "ResponseSection",
+    "Target",
+    "expand",
+    "load_job",
+    "resolve_target",
+    "seconds",
+]

@@ -1,0 +1,190 @@
+"""Reads a job file into a `JobSpec`: TOML, overrides, path placeholders, and sentences for what is wrong.
+
+This module and `target.py` see the environment, the clock and the job's folder, all handed in by the caller; nothing below
+reads them again.
+"""
+
+import difflib
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ValidationError
+
+from pipeline.errors import JobError
+from pipeline.jobspec.sections import JobFile
+
+_PLACEHOLDER = re.compile(r"\{(today|yesterday|now:[^{}]+|env:[A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """A job ready to run: the file's sections, with paths made absolute and the answer's schema loaded.
+
+    `file` is the checked job file; `input_path` may be a glob. `answer_schema` is the JSON Schema of the answers or None.
+    """
+
+    file: JobFile
+    source: Path
+    input_path: str
+    output_path: Path
+    answer_schema: dict[str, Any] | None
+    ca_file: Path | None
+
+    @property
+    def folder(self) -> Path:
+        return self.source.parent
+
+    def identity(self) -> dict[str, str]:
+        """A hash for each part of the job that decides what is asked or how results look; limits and retries are not in it."""
+        file = self.file
+        content: dict[str, Any] = {
+            "input.id": file.input.id,
+            "prompt": file.prompt.model_dump(),
+            "model": file.model.model_dump(exclude={"api_key_env"}),
+            "params": file.params,
+            "headers": file.headers,
+            "response": [file.response.labels, file.response.gold, self.answer_schema],
+            "output.columns": file.output.columns,
+            "output.raw": file.output.raw,
+        }
+        return {
+            name: hashlib.blake2b(_canonical(value), digest_size=8).hexdigest()
+            for name, value in content.items()
+        }
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, default=str).encode()
+
+
+def load_job(path: Path, *, overrides: Sequence[str], env: Mapping[str, str], now: datetime) -> JobSpec:
+    """Read and check a job file. Overrides are `section.key=value`, the value read as TOML where it can be, else as text.
+
+    Raises JobError with a sentence that names the file, the key, what was found and what is known.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.toml")], n=1)
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise JobError(f"there is no job file {path}{hint}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobError(f"the job file {path} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise JobError(f"{path} is not valid TOML: {error}") from error
+    for override in overrides:
+        _apply(data, override)
+    try:
+        file = JobFile.model_validate(data)
+    except ValidationError as error:
+        raise JobError(_sentences(path, error)) from None
+    folder = path.parent.absolute()
+    return JobSpec(
+        file=file,
+        source=folder / path.name,
+        input_path=_absolute(folder, expand(file.input.path, env=env, now=now)),
+        output_path=Path(_absolute(folder, expand(file.output.path, env=env, now=now))),
+        answer_schema=_answer_schema(folder, file),
+        ca_file=Path(_absolute(folder, file.transport.ca_file)) if file.transport.ca_file else None,
+    )
+
+
+def expand(text: str, *, env: Mapping[str, str], now: datetime) -> str:
+    """Fill `{today}`, `{yesterday}`, `{now:FORMAT}` (strftime) and `{env:NAME}` in a path."""
+
+    def value(match: re.Match[str]) -> str:
+        word = match.group(1)
+        if word == "today":
+            return now.date().isoformat()
+        if word == "yesterday":
+            return (now.date() - timedelta(days=1)).isoformat()
+        if word.startswith("now:"):
+            return now.strftime(word[4:])
+        name = word[4:]
+        if name not in env:
+            raise JobError(f"the path {text!r} needs the environment variable {name}, which is not set")
+        return env[name]
+
+    filled = _PLACEHOLDER.sub(value, text)
+    if left := re.search(r"\{[a-z]*[:}]", filled):
+        raise JobError(
+            f"the path {text!r} holds {left.group(0)!r}, which is not known; "
+            "known are {today}, {yesterday}, {now:FORMAT} and {env:NAME}"
+        )
+    return filled
+
+
+def _absolute(folder: Path, path: str) -> str:
+    if path.startswith("s3://"):
+        raise JobError(f"{path}: s3:// paths are not supported in this version; give a local path")
+    return str((folder / Path(path).expanduser()).absolute())
+
+
+def _answer_schema(folder: Path, file: JobFile) -> dict[str, Any] | None:
+    schema = file.response.json_schema
+    if isinstance(schema, str):
+        where = folder / schema
+        try:
+            schema = orjson.loads(where.read_bytes())
+        except FileNotFoundError:
+            raise JobError(f"[response] schema: there is no file {where}") from None
+        except orjson.JSONDecodeError as error:
+            raise JobError(f"[response] schema: {where} is not valid JSON: {error}") from None
+    if schema is None:
+        return None
+    if not isinstance(schema, dict) or not isinstance(schema.get("properties"), dict):
+        raise JobError('[response] schema must be a JSON Schema of type "object" with properties')
+    return schema
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    names = key.strip().split(".")
+    if not equals or not all(names):
+        raise JobError(f"--set takes section.key=value; found {override!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    at = data
+    for name in names[:-1]:
+        at = at.setdefault(name, {})
+        if not isinstance(at, dict):
+            raise JobError(f"--set {key}: {name} is not a section")
+    at[names[-1]] = value
+
+
+def _sentences(path: Path, error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        at = [str(part) for part in problem["loc"]]
+        where = ".".join(at) or "the job"
+        if problem["type"] == "extra_forbidden":
+            known = _known_keys(at[:-1])
+            near = difflib.get_close_matches(at[-1], known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+            lines.append(f"unknown key {where!r}; {hint}")
+        elif problem["type"] == "missing":
+            lines.append(f"{where!r} is missing")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{where}: {message}")
+    return f"{path}: " + "; ".join(lines)
+
+
+def _known_keys(at: list[str]) -> list[str]:
+    model: type[BaseModel] = JobFile
+    for name in at:
+        inner = model.model_fields[name].annotation if name in model.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return [field.alias or name for name, field in model.model_fields.items()]

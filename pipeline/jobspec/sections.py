@@ -1,0 +1,169 @@
+"""The job file's sections as types: what may stand in it, with defaults. How it is read is `load.py`'s business."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds(value: object) -> float:
+    """Read a duration: a number of seconds, or text such as "90s", "10m", "1h30m"."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+        return float(value)
+    if isinstance(value, str):
+        text = value.strip()
+        parts = _DURATION.findall(text)
+        if parts and _DURATION.sub("", text).strip() == "":
+            total = sum(float(number) * _UNIT_S[unit] for number, unit in parts)
+            if total > 0:
+                return total
+    raise ValueError(f'not a duration: {value!r}; write seconds, or text such as "90s", "10m", "1h30m"')
+
+
+def _env_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+        raise ValueError("name an environment variable (letters, digits, underscore); never the key itself")
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(seconds)]
+EnvName = Annotated[str, AfterValidator(_env_name)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
+
+
+class InputSection(Section):
+    path: str
+    id: str | None = None
+    max_line_bytes: int = Field(16 * 1024 * 1024, ge=1024, le=1024**3)
+
+
+class PromptSection(Section):
+    system: str | None = None
+    user: str | None = None
+    messages: str | None = None
+    format: Literal["openai-batch"] | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "PromptSection":
+        ways = [self.user is not None, self.messages is not None, self.format is not None]
+        if sum(ways) != 1:
+            raise ValueError(
+                'say how a row becomes a prompt in exactly one way: user = "..." (with system = "..." if wanted), '
+                'messages = "column", or format = "openai-batch"'
+            )
+        if self.system is not None and self.user is None:
+            raise ValueError("system goes with user; a messages column or openai-batch line brings its own")
+        return self
+
+
+class ModelSection(Section):
+    provider: str
+    name: str
+    protocol: Literal["compatible"] = "compatible"
+    route: Literal["realtime"] = "realtime"
+    base_url: str | None = None
+    api_key_env: EnvName | None = None
+
+
+class ResponseSection(Section):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    json_schema: str | dict[str, Any] | None = Field(None, alias="schema")
+    labels: list[str] | None = Field(None, min_length=1)
+    gold: str | None = None
+    on_invalid: Literal["retry", "keep"] = "retry"
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> "ResponseSection":
+        if self.labels is not None and self.json_schema is not None:
+            raise ValueError("give either labels or schema, not both")
+        if self.gold is not None and self.labels is None:
+            raise ValueError("gold names the column of known labels: it goes with labels")
+        if self.labels is not None and len({label.strip().casefold() for label in self.labels}) < len(
+            self.labels
+        ):
+            raise ValueError(
+                "two of the labels differ only in case or spaces; answers could not be told apart"
+            )
+        return self
+
+
+class OutputSection(Section):
+    path: str
+    columns: list[str] | None = None
+    raw: bool = False
+    rows_per_part: int | None = Field(None, ge=1, le=1_000_000)
+
+
+class LimitsSection(Section):
+    requests_per_minute: float | None = Field(None, gt=0)
+    tokens_per_minute: float | None = Field(None, gt=0)
+    max_concurrency: int | None = Field(None, ge=1, le=100_000)
+
+
+class RetrySection(Section):
+    max_attempts: int = Field(6, ge=1, le=100)
+    row_deadline: Seconds = 600.0
+
+
+class BudgetSection(Section):
+    deadline: Seconds | None = None
+    error_threshold: float = Field(0.01, ge=0, le=1)
+
+
+class TransportSection(Section):
+    core: Literal["fast", "httpx"] = "fast"
+    connect_timeout: Seconds = 10.0
+    idle_timeout: Seconds = 300.0
+    total_timeout: Seconds = 600.0
+    max_response_bytes: int = Field(32 * 1024 * 1024, ge=1024)
+    proxy: str | None = None
+    ca_file: str | None = None
+
+
+class SimulatorSection(Section):
+    """Options of the simulator that `provider = "simulator"` starts; the same words as `promptmill simulate`."""
+
+    latency: str = "0ms"
+    faults: dict[str, float] = Field(default_factory=dict)
+    requests_per_minute: float | None = Field(None, gt=0)
+    tokens_per_minute: float | None = Field(None, gt=0)
+    seed: int = 0
+
+
+class JobFile(Section):
+    """A whole job file as written; nothing resolved yet."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    input: InputSection
+    prompt: PromptSection
+    model: ModelSection
+    params: dict[str, Any] = Field(default_factory=dict)
+    response: ResponseSection = ResponseSection()
+    output: OutputSection
+    limits: LimitsSection = LimitsSection()
+    retry: RetrySection = RetrySection()
+    budget: BudgetSection = BudgetSection()
+    transport: TransportSection = TransportSection()
+    simulator: SimulatorSection = SimulatorSection()
+    headers: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _ours_alone(self) -> "JobFile":
+        ours = {"model", "messages", "stream", "stream_options"} & set(self.params)
+        if ours:
+            raise ValueError(
+                f"params may not hold {', '.join(sorted(ours))}: the model stands in [model], the messages come from "
+                "[prompt], and answers are not streamed"
+            )
+        if any(name.lower() in {"authorization", "host", "content-length"} for name in self.headers):
+            raise ValueError(
+                "headers may not set Authorization, Host or Content-Length; keys go by api_key_env"
+            )
+        return self

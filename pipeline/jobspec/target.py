@@ -1,0 +1,84 @@
+"""Where a job's requests go: provider, model, address, key and limits, from the job file, the catalogue and the environment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pipeline import catalog
+from pipeline.errors import JobError, SetupError
+from pipeline.jobspec.load import JobSpec
+
+CHAT_PATH = "/chat/completions"
+DEFAULT_CONCURRENCY = 256
+# Labels come about one a second; more in flight than the local server has slots only wait there.
+LOCAL_CONCURRENCY = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """The server side of a job.
+
+    `base_url` is None where the run starts the server itself (`starts` says which). `identity` names the server in content
+    keys: its address, or the provider where the address changes from run to run. `headers` hold the key and are never shown.
+    """
+
+    provider: catalog.Provider
+    model_name: str
+    model: catalog.Model | None
+    base_url: str | None
+    starts: Literal["local", "simulator"] | None
+    identity: str
+    headers: Mapping[str, str] = field(repr=False)
+    requests_per_minute: float | None
+    tokens_per_minute: float | None
+    max_concurrency: int
+    proxy: str | None = field(repr=False)
+
+    def chat_url(self, base_url: str) -> str:
+        return base_url.rstrip("/") + CHAT_PATH
+
+
+def resolve_target(job: JobSpec, *, env: Mapping[str, str]) -> Target:
+    """Bring job, catalogue and environment together.
+
+    Raises JobError for an unknown provider or a missing base_url, SetupError where the key's variable is not set.
+    """
+    section, limits = job.file.model, job.file.limits
+    provider = catalog.load(section.provider)
+    model = provider.model(section.name)
+    starts = (
+        section.provider if section.provider in ("local", "simulator") and section.base_url is None else None
+    )
+    base_url = section.base_url or provider.base_url
+    if base_url is None and starts is None:
+        raise JobError(
+            f'[model] provider = "{section.provider}" needs base_url, the address up to /v1: base_url = "http://host:port/v1"'
+        )
+    known = model.limits if model else catalog.Limits()
+    default_concurrency = LOCAL_CONCURRENCY if starts == "local" else DEFAULT_CONCURRENCY
+    return Target(
+        provider=provider,
+        model_name=section.name,
+        model=model,
+        base_url=base_url,
+        starts="local" if starts == "local" else "simulator" if starts else None,
+        identity=base_url or section.provider,
+        headers={**job.file.headers, **_authorization(job, provider, env)},
+        requests_per_minute=limits.requests_per_minute or known.requests_per_minute,
+        tokens_per_minute=limits.tokens_per_minute or known.tokens_per_minute,
+        max_concurrency=limits.max_concurrency or default_concurrency,
+        proxy=job.file.transport.proxy,
+    )
+
+
+def _authorization(job: JobSpec, provider: catalog.Provider, env: Mapping[str, str]) -> dict[str, str]:
+    name = job.file.model.api_key_env or provider.api_key_env
+    if name is None or (provider.keyless and job.file.model.api_key_env is None):
+        return {}
+    key = env.get(name, "").strip()
+    if not key:
+        raise SetupError(
+            f"{provider.title} needs an API key, and the environment variable {name} is not set. "
+            f"Set it (export {name}=...) and run the same command again; to try without a key: --set model.provider=simulator"
+        )
+    return {"Authorization": f"Bearer {key}"}

@@ -1,0 +1,284 @@
+"""The journal: a SQLite file (WAL) in the run folder that survives the process at any moment.
+
+It owns the run lock, the manifest (what this folder is a run of), the attempts and outcomes of ranges that have no part
+file yet, and the list of parts. An attempt is committed before it is sent, an outcome when it comes; both in group
+commits: all that gathers during one turn of the event loop is one transaction. A part's rows leave in the transaction that
+records the part.
+
+What an attempt row means after a crash:
+
+    no row, no outcome     never sent
+    open = 1, no outcome   was in flight: may have been paid; asked again and counted as `maybe_paid`
+    open = 0, no outcome   had failed and waited for its next attempt: asked again; `maybe_paid` counts those of its
+                           failed attempts that may have been paid
+    outcome                settled: never asked again
+
+Writes survive the death of the process (kill -9) once committed; they are not fsynced one by one.
+"""
+
+import asyncio
+import fcntl
+import json
+import os
+import platform
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from pipeline.errors import RunFolderBusy, RunFolderError
+from pipeline.records import Outcome
+from pipeline.totals import PartRecord
+
+JOURNAL_VERSION = 1
+FILE_NAME = "journal.sqlite"
+LOCK_NAME = "run.lock"
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS manifest (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS attempts (idx INTEGER PRIMARY KEY, open INTEGER NOT NULL, maybe_paid INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS outcomes (idx INTEGER PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS parts (number INTEGER PRIMARY KEY, rows INTEGER NOT NULL, totals TEXT NOT NULL);
+"""
+_BEGIN_ATTEMPT = "INSERT INTO attempts VALUES (?, 1, 0) ON CONFLICT (idx) DO UPDATE SET open = 1"
+_END_ATTEMPT = "UPDATE attempts SET open = 0, maybe_paid = maybe_paid + ? WHERE idx = ?"
+_OPEN_OUTCOMES = """
+SELECT data FROM outcomes WHERE NOT EXISTS (
+    SELECT 1 FROM parts, manifest WHERE manifest.name = 'rows_per_part'
+    AND outcomes.idx >= parts.number * CAST(manifest.value AS INTEGER)
+    AND outcomes.idx < parts.number * CAST(manifest.value AS INTEGER) + parts.rows)
+ORDER BY idx"""
+_UNSETTLED = "NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.idx = attempts.idx)"
+_encode = msgspec.msgpack.Encoder(decimal_format="string").encode
+_decode = msgspec.msgpack.Decoder(Outcome).decode
+
+
+class RunLock:
+    """The lock of a run folder: held by the kernel for this process alone, so a dead holder never blocks."""
+
+    def __init__(self, folder: Path, *, note: str) -> None:
+        self._path = folder / LOCK_NAME
+        self._file = self._path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "another process"
+            self._file.close()
+            raise RunFolderBusy(
+                f"another run holds {folder}: {holder}. Watch it with `promptmill status {folder}`, or wait for its end"
+            ) from None
+        self._file.truncate(0)
+        self._file.write(f"pid {os.getpid()} on {platform.node()}, {note}\n")
+        self._file.flush()
+
+    def release(self) -> None:
+        self._file.truncate(0)
+        self._file.close()
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a living process holds the folder's lock."""
+    try:
+        with (folder / LOCK_NAME).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+class Journal:
+    """The journal opened for writing by the one run that holds the lock. Every method runs on the event loop's thread."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / FILE_NAME
+        path.touch(mode=0o600, exist_ok=True)
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.executescript(_SCHEMA)
+        version = self.manifest().setdefault("journal_version", str(JOURNAL_VERSION))
+        if version != str(JOURNAL_VERSION):
+            raise RunFolderError(
+                f"{path} was written by another version of promptmill (journal {version}, here {JOURNAL_VERSION}); "
+                "use that version, or another output.path"
+            )
+        self.write_manifest({"journal_version": version})
+        self._begun: list[tuple[int]] = []
+        self._failed: list[tuple[int, int]] = []
+        self._recorded: list[tuple[int, bytes]] = []
+        self._commit: asyncio.Future[None] | None = None
+        self._broken: Exception | None = None
+
+    # The manifest
+
+    def manifest(self) -> dict[str, str]:
+        return dict(self._db.execute("SELECT name, value FROM manifest"))
+
+    def write_manifest(self, values: dict[str, str]) -> None:
+        with self._transaction():
+            self._db.executemany("INSERT OR REPLACE INTO manifest VALUES (?, ?)", values.items())
+
+    # One row's way
+
+    def begin_attempt(self, index: int) -> asyncio.Future[None]:
+        """Note that a row is about to be sent; await the answer before sending. Raises sqlite3.Error if it cannot be kept."""
+        self._begun.append((index,))
+        return self._soon()
+
+    def attempt_failed(self, index: int, *, maybe_paid: bool) -> None:
+        """Note that the row's attempt came to its end and failed; it will be tried again."""
+        self._failed.append((int(maybe_paid), index))
+        self._soon()
+
+    def record(self, outcome: Outcome) -> asyncio.Future[None]:
+        """Keep a row's outcome; done when committed."""
+        self._recorded.append((outcome.index, _encode(outcome)))
+        return self._soon()
+
+    def _soon(self) -> asyncio.Future[None]:
+        if self._broken is not None:
+            raise self._broken
+        if self._commit is None:
+            loop = asyncio.get_running_loop()
+            self._commit = loop.create_future()
+            loop.call_soon(self.commit)
+        return self._commit
+
+    def commit(self) -> None:
+        """Write all that has gathered in one transaction and wake those who wait for it."""
+        done, self._commit = self._commit, None
+        if done is None:
+            return
+        try:
+            with self._transaction():
+                if self._begun:
+                    self._db.executemany(_BEGIN_ATTEMPT, self._begun)
+                if self._failed:
+                    self._db.executemany(_END_ATTEMPT, self._failed)
+                if self._recorded:
+                    self._db.executemany("INSERT OR REPLACE INTO outcomes VALUES (?, ?)", self._recorded)
+        except sqlite3.Error as error:
+            # Waiters stop here, before anything unrecorded is sent; nothing later may pretend to be kept.
+            self._broken = error
+            done.set_exception(error)
+            done.exception()
+            return
+        self._begun.clear()
+        self._failed.clear()
+        self._recorded.clear()
+        done.set_result(None)
+
+    def forget(self, indexes: list[int]) -> None:
+        """Drop outcomes, so that the next run asks these rows again."""
+        self.commit()
+        with self._transaction():
+            self._db.executemany("DELETE FROM outcomes WHERE idx = ?", [(i,) for i in indexes])
+            self._db.executemany("DELETE FROM attempts WHERE idx = ?", [(i,) for i in indexes])
+
+    # Ranges and parts
+
+    def outcomes(self, first: int, end: int) -> dict[int, Outcome]:
+        """The outcomes kept for rows [first, end) of a range that has no part yet."""
+        rows = self._db.execute("SELECT idx, data FROM outcomes WHERE idx >= ? AND idx < ?", (first, end))
+        return {index: _decode(data) for index, data in rows}
+
+    def parts(self) -> dict[int, PartRecord]:
+        return {part.number: part for part in _parts(self._db)}
+
+    def add_part(self, part: PartRecord, first: int, *, keep_rows: bool) -> None:
+        """Record a part file that now exists and let go of its rows, in one transaction.
+
+        `keep_rows` keeps the outcomes of a part that is shorter than the others, so that it can grow with the dataset.
+        """
+        self.commit()
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR REPLACE INTO parts VALUES (?, ?, ?)",
+                (part.number, part.rows, json.dumps(part.totals)),
+            )
+            for table in ("attempts",) if keep_rows else ("attempts", "outcomes"):
+                self._db.execute(
+                    f"DELETE FROM {table} WHERE idx >= ? AND idx < ?",  # noqa: S608  (two fixed names)
+                    (first, first + part.rows),
+                )
+
+    def drop_part(self, number: int) -> None:
+        with self._transaction():
+            self._db.execute("DELETE FROM parts WHERE number = ?", (number,))
+
+    def take_open_attempts(self) -> int:
+        """Count what an earlier run sent and never got settled, and clear it: those rows will be asked again."""
+        with self._transaction():
+            (count,) = self._db.execute(
+                f"SELECT coalesce(sum(open + maybe_paid), 0) FROM attempts WHERE {_UNSETTLED}"  # noqa: S608
+            ).fetchone()
+            self._db.execute("DELETE FROM attempts")
+            before = int(self.manifest().get("maybe_paid", "0"))
+            self._db.execute(
+                "INSERT OR REPLACE INTO manifest VALUES ('maybe_paid', ?)", (str(before + count),)
+            )
+        return int(count)
+
+    def close(self) -> None:
+        self.commit()
+        self._db.close()
+
+    def _transaction(self) -> "_Transaction":
+        return _Transaction(self._db)
+
+
+class _Transaction:
+    """BEGIN ... COMMIT around a block; ROLLBACK where it raises."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+        except sqlite3.Error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+
+class JournalView(NamedTuple):
+    """What another process sees of a run, while it goes on or after: manifest, parts, and the open ranges' outcomes."""
+
+    manifest: dict[str, str]
+    parts: list[PartRecord]
+    outcomes: list[Outcome]
+    in_flight: int
+
+
+def view(folder: Path) -> JournalView:
+    """Read a journal without touching the run that writes it. Raises RunFolderError where there is none."""
+    path = folder / FILE_NAME
+    if not path.is_file():
+        raise RunFolderError(
+            f"{folder} is not a run folder: it has no {FILE_NAME}. Give the job's output.path"
+        )
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        db.execute("BEGIN")
+        return JournalView(
+            manifest=dict(db.execute("SELECT name, value FROM manifest")),
+            parts=list(_parts(db)),
+            outcomes=[_decode(data) for (data,) in db.execute(_OPEN_OUTCOMES)],
+            in_flight=db.execute(
+                f"SELECT count(*) FROM attempts WHERE open = 1 AND {_UNSETTLED}"  # noqa: S608
+            ).fetchone()[0],
+        )
+
+
+def _parts(db: sqlite3.Connection) -> Iterator[PartRecord]:
+    for number, rows, totals in db.execute("SELECT number, rows, totals FROM parts ORDER BY number"):
+        yield PartRecord(number, rows, json.loads(totals))

@@ -1,0 +1,295 @@
+"""Part files: the result schema, ranges of input rows, and how a full range becomes one Parquet file, whole or not at all.
+
+A part holds the input rows [k*N, (k+1)*N) in input order and exists if and only if each of them has its outcome. It is
+written under a temporary name, fsynced and renamed. Arrow arrays are built a column at a time.
+"""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.records import Completion, Failure, Outcome, Usage
+from pipeline.response import AnswerField
+from pipeline.totals import Costs, PartRecord, Totals
+
+SCHEMA_VERSION = 1
+RESULTS = "results"
+DEFAULT_ROWS_PER_PART = 8192
+_METADATA_KEY = b"promptmill"
+_TOOL_CALLS = pa.list_(pa.struct([("id", pa.string()), ("name", pa.string()), ("arguments", pa.string())]))
+# Few distinct values: dictionary encoding pays. Elsewhere it costs time and memory for nothing.
+_ENUM_COLUMNS = [
+    "status",
+    "finish_reason",
+    "currency",
+    "price_version",
+    "error_kind",
+    "error_code",
+    "model",
+    "route",
+    "run_id",
+]
+
+_BEFORE_ANSWER: list[tuple[str, pa.DataType]] = [
+    ("row_id", pa.string()),
+    ("input_index", pa.int64()),
+    ("key", pa.string()),
+    ("status", pa.string()),
+    ("content", pa.string()),
+    ("reasoning_content", pa.string()),
+    ("finish_reason", pa.string()),
+    ("tool_calls", _TOOL_CALLS),
+    ("choices", pa.string()),
+]
+_USAGE_COLUMNS = (
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "cached_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+)
+_AFTER_ANSWER: list[tuple[str, pa.DataType]] = [
+    *((name, pa.int64()) for name in _USAGE_COLUMNS),
+    ("usage", pa.string()),
+    ("cost", pa.decimal128(18, 9)),
+    ("currency", pa.string()),
+    ("price_version", pa.string()),
+    ("error_kind", pa.string()),
+    ("error_code", pa.string()),
+    ("error_message", pa.string()),
+    ("http_status", pa.int32()),
+    ("attempts", pa.int32()),
+    ("model", pa.string()),
+    ("request_id", pa.string()),
+    ("route", pa.string()),
+    ("started_at", pa.timestamp("us", tz="UTC")),
+    ("latency_ms", pa.float64()),
+    ("first_token_ms", pa.float64()),
+    ("queue_ms", pa.float64()),
+    ("run_id", pa.string()),
+]
+RESULT_COLUMNS: frozenset[str] = frozenset(name for name, _ in (*_BEFORE_ANSWER, *_AFTER_ANSWER)) | {
+    "response"
+}
+
+
+class InputColumn(NamedTuple):
+    """An input column carried along: its name in the input, its name in the results, its type."""
+
+    source: str
+    name: str
+    type: pa.DataType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """All that decides how part files of one run folder look.
+
+    `carry` turns an input value into one of its column's type; `costs` prices outcomes, in order. `fingerprint` names the job
+    and dataset, so that a stray part of other work is never taken for ours.
+    """
+
+    folder: Path
+    rows_per_part: int
+    inputs: tuple[InputColumn, ...]
+    answer_fields: tuple[AnswerField, ...]
+    carry: Callable[[Any], Any]
+    costs: Costs
+    currency: str | None
+    price_version: str | None
+    route: str
+    raw: bool
+    fingerprint: str
+
+    @property
+    def results(self) -> Path:
+        return self.folder / RESULTS
+
+    def path(self, number: int) -> Path:
+        return self.results / f"part-{number:05d}.parquet"
+
+    def schema(self) -> pa.Schema:
+        fields = [
+            *(pa.field(column.name, column.type) for column in self.inputs),
+            *(pa.field(name, kind) for name, kind in _BEFORE_ANSWER),
+            *self.answer_fields,
+            *(pa.field(name, kind) for name, kind in _AFTER_ANSWER),
+        ]
+        if self.raw:
+            fields.append(pa.field("response", pa.string()))
+        return pa.schema(fields)
+
+
+class OpenRange:
+    """A range whose rows do not all have outcomes yet. `missing` counts those still out."""
+
+    __slots__ = ("_columns", "_layout", "first", "missing", "number", "outcomes", "size")
+
+    def __init__(self, layout: Layout, number: int, size: int) -> None:
+        self.number = number
+        self.first = number * layout.rows_per_part
+        self.size = size
+        self.missing = size
+        self.outcomes: list[Outcome | None] = [None] * size
+        self._layout = layout
+        self._columns: list[list[Any]] = [[None] * size for _ in layout.inputs]
+
+    def carry(self, index: int, columns: dict[str, Any]) -> None:
+        """Keep the row's input columns for the results."""
+        carry = self._layout.carry
+        for column, values in zip(self._layout.inputs, self._columns, strict=True):
+            if (value := columns.get(column.source)) is not None:
+                values[index - self.first] = carry(value)
+
+    def settle(self, outcome: Outcome) -> bool:
+        """Keep a row's outcome; True when the range is full."""
+        place = outcome.index - self.first
+        if self.outcomes[place] is not None:
+            raise AssertionError(f"row {outcome.index} has two outcomes")
+        self.outcomes[place] = outcome
+        self.missing -= 1
+        return self.missing == 0
+
+    def to_table(self, costs: list[Decimal | None]) -> pa.Table:
+        """The range as a table of the layout's schema; every row must have its outcome."""
+        layout = self._layout
+        outcomes = [outcome for outcome in self.outcomes if outcome is not None]
+        arrays: dict[str, Any] = _result_columns(outcomes, costs, layout)
+        for column, values in zip(layout.inputs, self._columns, strict=True):
+            arrays[column.name] = pa.array(values, column.type)
+        for field in layout.answer_fields:
+            arrays[field.name] = pa.array([o.fields.get(field.name) for o in outcomes], field.type)
+        schema = layout.schema()
+        return pa.table([arrays[field.name] for field in schema], schema=schema)
+
+
+def write_part(full: OpenRange, layout: Layout) -> PartRecord:
+    """Write a full range's part file, atomically and durably, and say what it holds. Raises OSError where the disk refuses."""
+    outcomes = [outcome for outcome in full.outcomes if outcome is not None]
+    costs = layout.costs(outcomes)
+    table = full.to_table(costs)
+    totals = Totals()
+    totals.add(outcomes, costs)
+    record = PartRecord(full.number, full.size, totals.to_json())
+    metadata = {
+        "schema_version": SCHEMA_VERSION,
+        "number": record.number,
+        "rows": record.rows,
+        "totals": record.totals,
+        "fingerprint": layout.fingerprint,
+    }
+    table = table.replace_schema_metadata({_METADATA_KEY: json.dumps(metadata)})
+    path = layout.path(full.number)
+    scratch = path.with_name(path.name + ".tmp")
+    dictionary = [name for name in _ENUM_COLUMNS if name in table.column_names]
+    with scratch.open("wb") as file:
+        pq.write_table(table, file, compression="zstd", use_dictionary=dictionary)  # type: ignore[arg-type]  # the stub knows bool only
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)
+    sync_folder(path.parent)
+    return record
+
+
+def found_part(path: Path, layout: Layout) -> PartRecord | None:
+    """What a part file on disk says of itself, or None where it is not a whole part of this work."""
+    try:
+        described = pq.read_metadata(path)
+    except (OSError, pa.ArrowException):
+        return None
+    text = (described.metadata or {}).get(_METADATA_KEY)
+    if text is None:
+        return None
+    metadata = json.loads(text)
+    if metadata["schema_version"] != SCHEMA_VERSION or metadata["fingerprint"] != layout.fingerprint:
+        return None
+    if described.num_rows != metadata["rows"]:
+        return None
+    return PartRecord(metadata["number"], metadata["rows"], metadata["totals"])
+
+
+def result_name(column: str, taken: Sequence[str] | set[str] | frozenset[str]) -> str:
+    """An input column's name among the results: its own, with `_input` behind it while that is taken."""
+    name = column
+    while name in taken:
+        name += "_input"
+    return name
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def billed(outcome: Outcome, name: str) -> int | None:
+    """A token count of all answers that were paid for this row; None where any of them is unknown."""
+    if outcome.completion is None:
+        return None
+    count: int | None = getattr(outcome.completion.usage, name)
+    for usage in outcome.earlier:
+        more = getattr(usage, name)
+        count = None if count is None or more is None else count + more
+    return count
+
+
+_NO_COMPLETION = Completion(content=None, finish_reason=None, usage=Usage())
+
+
+def _result_columns(outcomes: list[Outcome], costs: list[Decimal | None], layout: Layout) -> dict[str, Any]:
+    answers = [o.completion or _NO_COMPLETION for o in outcomes]
+    failures: list[Failure | None] = [o.failure for o in outcomes]
+    asked = [o.completion is not None for o in outcomes]
+    values: dict[str, list[Any]] = {
+        "row_id": [o.row_id for o in outcomes],
+        "input_index": [o.index for o in outcomes],
+        "key": [o.key for o in outcomes],
+        "status": [o.status for o in outcomes],
+        "content": [a.content for a in answers],
+        "reasoning_content": [a.reasoning_content for a in answers],
+        "finish_reason": [a.finish_reason for a in answers],
+        "tool_calls": [
+            a.tool_calls and [{"id": c.id, "name": c.name, "arguments": c.arguments} for c in a.tool_calls]
+            for a in answers
+        ],
+        "choices": [a.choices for a in answers],
+        "usage": [a.usage.raw for a in answers],
+        "cost": costs,
+        "currency": [layout.currency if cost is not None else None for cost in costs],
+        "price_version": [layout.price_version if cost is not None else None for cost in costs],
+        "error_kind": [f and f.kind for f in failures],
+        "error_code": [f and f.code for f in failures],
+        "error_message": [f and f.message for f in failures],
+        "http_status": [o.http_status for o in outcomes],
+        "attempts": [o.attempts for o in outcomes],
+        "model": [a.model for a in answers],
+        "request_id": [
+            a.request_id if known else f and f.request_id
+            for a, known, f in zip(answers, asked, failures, strict=True)
+        ],
+        "route": [layout.route if o.attempts else None for o in outcomes],
+        "started_at": [o.started_at_us for o in outcomes],
+        "latency_ms": [o.latency_ms for o in outcomes],
+        "first_token_ms": [o.first_token_ms for o in outcomes],
+        "queue_ms": [o.queue_ms for o in outcomes],
+        "run_id": [o.run_id for o in outcomes],
+        "response": [o.response for o in outcomes],
+    }
+    repaired = any(o.earlier for o in outcomes)
+    for name in _USAGE_COLUMNS:
+        values[name] = (
+            [billed(o, name) for o in outcomes] if repaired else [getattr(a.usage, name) for a in answers]
+        )
+    types = dict((*_BEFORE_ANSWER, *_AFTER_ANSWER, ("response", pa.string())))
+    return {name: pa.array(column, types[name]) for name, column in values.items()}

@@ -1,0 +1,212 @@
+"""A job worked out: how its rows become requests, what is asked of the answers, and how the results are laid out.
+
+`run` and `check` both work from this, so what `check` shows is what `run` sends. Nothing is sent or written here.
+"""
+
+import difflib
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from pipeline import pricing
+from pipeline.dataset import Dataset, DatasetScan, id_text, open_dataset, text_of
+from pipeline.errors import DatasetError, JobError
+from pipeline.failures import Dialect
+from pipeline.jobspec import JobSpec, Target
+from pipeline.parts import DEFAULT_ROWS_PER_PART, RESULT_COLUMNS, InputColumn, Layout, result_name
+from pipeline.protocol import compatible
+from pipeline.records import Outcome, Prompt, Request, Row, Usage
+from pipeline.render import Renderer
+from pipeline.response import AnswerCheck
+from pipeline.tokens import estimate_from_bytes
+
+_BATCH_LINE_COLUMNS = frozenset({"custom_id", "method", "url", "body"})
+# A part is held in memory until its last row has its outcome: parts of long rows hold fewer of them.
+_PART_BYTES = 32 * 1024 * 1024
+_LEAST_ROWS_PER_PART = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run does with each row. `price` is None where the catalogue does not know it."""
+
+    job: JobSpec
+    target: Target
+    dataset: Dataset
+    renderer: Renderer
+    check: AnswerCheck
+    params: dict[str, Any]
+    price: pricing.Price | None
+    id_column: str | None
+    row_id: Callable[[Row], str | None]
+    key_base: bytes
+
+    @property
+    def dialect(self) -> Dialect:
+        return Dialect(self.target.provider.dialect)
+
+    def encode(self, prompt: Prompt) -> Request:
+        """The request of a prompt. Raises compatible.EncodeError for what JSON cannot hold."""
+        body = compatible.encode(self.target.model_name, prompt.messages, prompt.params)
+        key = hashlib.blake2b(body, digest_size=16, key=self.key_base).hexdigest()
+        return Request(prompt.index, prompt.row_id, key, body, estimate_from_bytes(len(body)))
+
+    def costs(self, outcomes: Sequence[Outcome]) -> list[Decimal | None]:
+        """What each outcome cost, all its paid answers together; None where that is unknown."""
+        if self.price is None:
+            return [None] * len(outcomes)
+        nothing = Usage()
+        usages = [o.completion.usage if o.completion else nothing for o in outcomes]
+        reasoned = [o.completion is not None and bool(o.completion.reasoning_content) for o in outcomes]
+        columns = pricing.Columns(
+            [u.prompt_tokens for u in usages],
+            [u.completion_tokens for u in usages],
+            [u.cached_tokens for u in usages],
+            [u.cache_write_tokens for u in usages],
+            [bool(u.reasoning_tokens) or r for u, r in zip(usages, reasoned, strict=True)],
+        )
+        costs = pricing.costs(self.price, columns)
+        for place, outcome in enumerate(outcomes):
+            for usage in outcome.earlier:
+                more = pricing.cost(self.price, usage, has_reasoning=bool(usage.reasoning_tokens))
+                so_far = costs[place]
+                costs[place] = None if so_far is None or more is None else so_far + more
+        return costs
+
+    def wanted_columns(self) -> list[str] | None:
+        """The input columns to carry along, or None for all that are not messages."""
+        columns, gold = self.job.file.output.columns, self.job.file.response.gold
+        if columns is None or gold is None or gold in columns:
+            return columns
+        return [*columns, gold]
+
+    def layout(self, scan: DatasetScan, folder: Path, *, rows_per_part: int, fingerprint: str) -> Layout:
+        """How the part files look. Raises JobError for an output or gold column that the dataset has not."""
+        return Layout(
+            folder=folder,
+            rows_per_part=rows_per_part,
+            inputs=self._inputs(scan),
+            answer_fields=tuple(self.check.fields()),
+            carry=text_of if self.dataset.arrow_schema() is None else _as_it_is,
+            costs=self.costs,
+            currency=self.price.currency if self.price else None,
+            price_version=self.price.version if self.price else None,
+            route=self.job.file.model.route,
+            raw=self.job.file.output.raw,
+            fingerprint=fingerprint,
+        )
+
+    def rows_per_part(self, scan: DatasetScan) -> int:
+        """The job's own figure, or the usual one, less where rows are long."""
+        if self.job.file.output.rows_per_part is not None:
+            return self.job.file.output.rows_per_part
+        row_bytes = sum(file.size_bytes for file in self.dataset.files) / max(scan.rows, 1)
+        rows = DEFAULT_ROWS_PER_PART
+        while rows > _LEAST_ROWS_PER_PART and rows * row_bytes > _PART_BYTES:
+            rows //= 2
+        return rows
+
+    def _inputs(self, scan: DatasetScan) -> tuple[InputColumn, ...]:
+        schema = self.dataset.arrow_schema()
+        wanted = self.wanted_columns()
+        if wanted is None:
+            prompt = self.job.file.prompt
+            left_out = (
+                {prompt.messages} if prompt.messages else _BATCH_LINE_COLUMNS if prompt.format else set()
+            )
+            wanted = [name for name in scan.columns if name not in left_out]
+        for name in wanted:
+            if name not in scan.columns:
+                raise JobError(_no_column("output.columns or response.gold", name, scan.columns))
+        taken = RESULT_COLUMNS | {field.name for field in self.check.fields()}
+        inputs: list[InputColumn] = []
+        for name in wanted:
+            shown = result_name(name, taken)
+            taken |= {shown}
+            inputs.append(InputColumn(name, shown, schema.field(name).type if schema else pa.string()))
+        return tuple(inputs)
+
+
+def make_plan(job: JobSpec, target: Target) -> Plan:
+    """Work out a job. Raises JobError for what cannot be asked, DatasetError where there is no input."""
+    file = job.file
+    check = AnswerCheck(labels=file.response.labels, schema=job.answer_schema)
+    if clash := {field.name for field in check.fields()} & RESULT_COLUMNS:
+        raise JobError(
+            f"[response] schema has the property {sorted(clash)[0]!r}, which is the name of a result column: rename it"
+        )
+    dataset = open_dataset(job.input_path, base=job.folder, max_line_bytes=file.input.max_line_bytes)
+    id_column = file.input.id or ("custom_id" if file.prompt.format == "openai-batch" else None)
+    params = _params(job, target, check)
+    # All that decides an answer besides the body, so that equal keys mean the same question to the same server.
+    asked = orjson.dumps(
+        [target.identity, file.model.route, file.model.protocol, file.response.labels, job.answer_schema],
+        option=orjson.OPT_SORT_KEYS,
+    )
+    row_id = _row_id(id_column)
+    return Plan(
+        job=job,
+        target=target,
+        dataset=dataset,
+        renderer=Renderer(file.prompt, params, row_id),
+        check=check,
+        params=params,
+        price=pricing.price(target.provider, target.model_name, file.model.route),
+        id_column=id_column,
+        row_id=row_id,
+        key_base=hashlib.blake2b(asked, digest_size=32).digest(),
+    )
+
+
+def scan_dataset(
+    plan: Plan, *, limit: int | None, on_progress: Callable[[int], None] | None = None
+) -> DatasetScan:
+    """Look the whole dataset over before anything is sent. Raises DatasetError where a row id stands twice."""
+    carried = plan.wanted_columns()
+    looked_for = None if carried is None else {*carried, *plan.renderer.columns}
+    scan = plan.dataset.scan(plan.id_column, limit, on_progress, looked_for)
+    if scan.duplicate_ids:
+        examples = "; ".join(f"{d.id!r} at {d.first} and {d.again}" for d in scan.duplicate_examples)
+        raise DatasetError(
+            f"{scan.duplicate_ids:,} rows repeat the id of another row in column {plan.id_column!r}: {examples}. "
+            "Nothing was sent. Make the ids unique, or leave input.id out to use the row's index"
+        )
+    return scan
+
+
+def missing_columns(plan: Plan, scan: DatasetScan) -> list[str]:
+    """The columns that prompts need and no row has."""
+    return sorted(plan.renderer.columns - set(scan.columns))
+
+
+def _row_id(id_column: str | None) -> Callable[[Row], str | None]:
+    if id_column is None:
+        return lambda row: str(row.index)
+    return lambda row: id_text(row.columns.get(id_column))
+
+
+def _params(job: JobSpec, target: Target, check: AnswerCheck) -> dict[str, Any]:
+    params = dict(job.file.params)
+    wanted = check.response_format()
+    if wanted is None or "response_format" in params:
+        return params
+    by_schema = job.answer_schema is not None and target.model is not None and bool(target.model.json_schema)
+    if target.provider.labels_by_grammar or by_schema:
+        params["response_format"] = wanted
+    return params
+
+
+def _no_column(key: str, name: str, columns: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, columns, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"the columns are: {', '.join(columns[:20]) or 'none'}"
+    return f"{key} names the column {name!r}, which the dataset has not; {hint}"
+
+
+def _as_it_is(value: Any) -> Any:
+    return value

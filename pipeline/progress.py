@@ -1,0 +1,225 @@
+"""What a run shows while it goes on: the counters, and two displays of them on stderr.
+
+A live bar on a terminal, one line every few seconds elsewhere. Displays read counters and never change them.
+"""
+
+import asyncio
+import contextlib
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, NamedTuple, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.records import FailureKind, Outcome, Status
+from pipeline.totals import Costs, Totals
+
+_RATE_WINDOW_S = 60.0
+_SUM_AT_ONCE = 500
+
+
+@dataclass(slots=True)
+class Counters:
+    """The figures of a run as it goes on. `totals` covers the whole run folder, earlier runs included."""
+
+    rows: int
+    totals: Totals
+    costs: Costs
+    sent: int = 0
+    settled_now: int = 0
+    retrying: int = 0
+    failed_attempts: Counter[FailureKind] = field(default_factory=Counter)
+    _unsummed: list[Outcome] = field(default_factory=list)
+
+    def settle(self, outcome: Outcome) -> None:
+        """Count one more outcome; its tokens and cost are summed with others at once, which is cheaper."""
+        self.settled_now += 1
+        self._unsummed.append(outcome)
+        if len(self._unsummed) >= _SUM_AT_ONCE:
+            self.sum_up()
+
+    def sum_up(self) -> Totals:
+        """The totals with everything settled so far in them."""
+        outcomes, self._unsummed = self._unsummed, []
+        self.totals.add(outcomes, self.costs(outcomes))
+        return self.totals
+
+
+class LimitsView(NamedTuple):
+    """What the gate says of itself at one moment; limits are None where there is none."""
+
+    in_flight: int
+    max_concurrency: int
+    requests_last_minute: int
+    tokens_last_minute: int
+    requests_per_minute: float | None
+    tokens_per_minute: float | None
+    cooling_s: float
+
+
+class Snapshot(NamedTuple):
+    """One moment of a run. `eta_s` is None until rows have settled; `cost` is None where any price is unknown."""
+
+    done: int
+    rows: int
+    ok: int
+    failed: int
+    other: int
+    retrying: int
+    limits: LimitsView
+    eta_s: float | None
+    rows_per_s: float
+    cost: Decimal | None
+    currency: str | None
+
+
+def as_json(snapshot: Snapshot) -> dict[str, Any]:
+    """A snapshot for `status` to read from another process; `from_json` is its inverse."""
+    cost = None if snapshot.cost is None else str(snapshot.cost)
+    return {**snapshot._asdict(), "limits": snapshot.limits._asdict(), "cost": cost}
+
+
+def from_json(data: dict[str, Any]) -> Snapshot:
+    cost = None if data["cost"] is None else Decimal(data["cost"])
+    return Snapshot(**{**data, "limits": LimitsView(**data["limits"]), "cost": cost})
+
+
+class Meter:
+    """Turns counters into snapshots; remembers the last minute to tell the speed."""
+
+    def __init__(self, counters: Counters, limits: Callable[[], LimitsView], currency: str | None) -> None:
+        self._counters = counters
+        self._limits = limits
+        self._currency = currency
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def snapshot(self, now_s: float) -> Snapshot:
+        counters, totals = self._counters, self._counters.sum_up()
+        self._seen.append((now_s, counters.settled_now))
+        while now_s - self._seen[0][0] > _RATE_WINDOW_S:
+            self._seen.popleft()
+        since_s, before = self._seen[0]
+        speed = (counters.settled_now - before) / (now_s - since_s) if now_s > since_s else 0.0
+        ok, failed = totals.status[Status.OK], totals.status[Status.FAILED]
+        return Snapshot(
+            done=totals.rows,
+            rows=counters.rows,
+            ok=ok,
+            failed=failed,
+            other=totals.rows - ok - failed,
+            retrying=counters.retrying,
+            limits=self._limits(),
+            eta_s=(counters.rows - totals.rows) / speed if speed else None,
+            rows_per_s=speed,
+            cost=totals.known_cost,
+            currency=self._currency,
+        )
+
+
+def facts(snapshot: Snapshot) -> list[str]:
+    """A snapshot in words, the parts that both displays show."""
+    limits = snapshot.limits
+    said = [f"ok {snapshot.ok:,}", f"failed {snapshot.failed:,}"]
+    if snapshot.other:
+        said.append(f"other {snapshot.other:,}")
+    said.append(f"retrying {snapshot.retrying:,}")
+    said.append(f"in flight {limits.in_flight:,}/{limits.max_concurrency:,}")
+    said.append(f"req/min {limits.requests_last_minute:,}{_of(limits.requests_per_minute)}")
+    said.append(f"tok/min {limits.tokens_last_minute:,}{_of(limits.tokens_per_minute)}")
+    if limits.cooling_s > 0:
+        said.append(f"cooling down {limits.cooling_s:.0f}s")
+    cost = (
+        "cost unknown"
+        if snapshot.cost is None
+        else f"cost {snapshot.cost:.4f} {snapshot.currency or ''}".rstrip()
+    )
+    said.append(cost)
+    said.append(f"ETA {clock(snapshot.eta_s)}")
+    return said
+
+
+def clock(seconds: float | None) -> str:
+    """Seconds as h:mm:ss, or "?" where unknown."""
+    if seconds is None:
+        return "?"
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}"
+
+
+def _of(limit: float | None) -> str:
+    return "" if limit is None else f" of {limit:,.0f}"
+
+
+@contextlib.asynccontextmanager
+async def shown(meter: Meter, stream: TextIO, *, name: str, quiet: bool) -> AsyncIterator[None]:
+    """Show the run's progress on `stream` while the block runs."""
+    if quiet:
+        yield
+        return
+    live = stream.isatty()
+    ticker = asyncio.create_task(_bar(meter, stream, name) if live else _lines(meter, stream, name))
+    try:
+        yield
+    finally:
+        ticker.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await ticker
+
+
+def counting(stream: TextIO, what: str) -> Callable[[int], None] | None:
+    """A callback that shows a growing number of rows on a terminal's line; None where there is no terminal."""
+    if not stream.isatty():
+        return None
+
+    def show(rows: int) -> None:
+        stream.write(f"\r{what}: {rows:,} rows\x1b[K\r")
+        stream.flush()
+
+    return show
+
+
+async def _lines(meter: Meter, stream: TextIO, name: str, every_s: float = 5.0) -> None:
+    loop = asyncio.get_running_loop()
+    meter.snapshot(loop.time())
+    while True:
+        await asyncio.sleep(every_s)
+        snapshot = meter.snapshot(loop.time())
+        print(
+            f"{name}: {snapshot.done:,}/{snapshot.rows:,} rows, {', '.join(facts(snapshot))}",
+            file=stream,
+            flush=True,
+        )
+
+
+async def _bar(meter: Meter, stream: TextIO, name: str, every_s: float = 0.25) -> None:
+    loop = asyncio.get_running_loop()
+    with Live(console=Console(file=stream), auto_refresh=False, transient=False) as live:
+        try:
+            while True:
+                live.update(_drawn(meter.snapshot(loop.time()), name), refresh=True)
+                await asyncio.sleep(every_s)
+        finally:
+            live.update(_drawn(meter.snapshot(loop.time()), name), refresh=True)
+
+
+def _drawn(snapshot: Snapshot, name: str) -> Table:
+    share = snapshot.done / snapshot.rows if snapshot.rows else 1.0
+    head = Table.grid(padding=(0, 1))
+    head.add_row(
+        Text(name, style="bold"),
+        ProgressBar(total=max(snapshot.rows, 1), completed=snapshot.done, width=32),
+        f"{snapshot.done:,}/{snapshot.rows:,} rows",
+        f"{share:4.0%}",
+        f"{snapshot.rows_per_s:,.1f} rows/s",
+    )
+    whole = Table.grid()
+    whole.add_row(head)
+    whole.add_row(Text(" · ".join(facts(snapshot)), style="dim"))
+    return whole

@@ -1,0 +1,297 @@
+"""The attempts of one row: send, judge, and if need be wait and send again, until the row has its outcome.
+
+The first attempt is made directly; from the second on tenacity decides stop and wait, from the failure's kind alone
+(`failures.POLICIES`). A row that waits to be tried again holds no slot of the gate and no reservation.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, NamedTuple
+
+import tenacity
+
+from pipeline.expectation import Expectation
+from pipeline.failures import POLICIES, Policy, status_of
+from pipeline.journal import Journal
+from pipeline.limits import Gate
+from pipeline.progress import Counters
+from pipeline.records import (
+    Completion,
+    Failure,
+    FailureKind,
+    Outcome,
+    Prompt,
+    Request,
+    Response,
+    Status,
+    Usage,
+)
+from pipeline.response import AnswerCheck
+from pipeline.transport import Transport
+
+# Closed kept-alive connections are retried at once and for nothing, but a server that only ever closes is a fault.
+_UNCOUNTED_LIMIT = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrySpec:
+    """Bounds on the attempts of one row. `repair` asks an invalid answer again, with what was wrong with it."""
+
+    max_attempts: int
+    row_deadline_s: float
+    repair: bool
+    keep_raw: bool
+    run_id: str
+
+
+class Next(Enum):
+    """What follows a failed attempt."""
+
+    AGAIN = "another attempt"
+    LEAVE = "another attempt, but in the next run: this one is stopping"
+    SETTLE = "the row, or the run, ends with it"
+
+
+class RunEnded(NamedTuple):
+    """A failure that no row can escape (a wrong key, no money): the row stays open and the run must stop."""
+
+    failure: Failure
+
+
+@dataclass(slots=True)
+class _RowState:
+    """What the attempts of one row have in common. `sending` is true while a request is on the wire."""
+
+    prompt: Prompt
+    request: Request
+    began_s: float
+    attempts: int = 0
+    uncounted: int = 0
+    maybe_paid: int = 0
+    started_at_us: int | None = None
+    queue_ms: float | None = None
+    latency_ms: float | None = None
+    http_status: int | None = None
+    raw: str | None = None
+    answer: Completion | None = None
+    invalid: Failure | None = None
+    fields: dict[str, Any] = field(default_factory=dict)
+    earlier: list[Usage] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True)
+class Asker:
+    """Asks prompts, one outcome each. One instance serves all rows of a run.
+
+    `encode` makes a request of a prompt, `decode` judges a response; `wall_us` is the time of day in Unix microseconds.
+    """
+
+    transport: Transport
+    gate: Gate
+    expectation: Expectation
+    journal: Journal
+    encode: Callable[[Prompt], Request]
+    decode: Callable[[Response], Completion | Failure]
+    check: AnswerCheck
+    counters: Counters
+    wall_us: Callable[[], int]
+    spec: RetrySpec
+    stopping: Callable[[], bool]
+    _kind_since_s: dict[FailureKind, float] = field(default_factory=dict)
+
+    async def ask(self, prompt: Prompt, request: Request, sending: set[int]) -> Outcome | RunEnded | None:
+        """Ask one prompt until it is settled; None where the run is stopping and the row is left for the next run.
+
+        `sending` holds the row's index while a request of it is on the wire.
+        """
+        row = _RowState(prompt, request, began_s=asyncio.get_running_loop().time())
+        result = await self._attempt(row, sending)
+        if isinstance(result, Failure):
+            following = self._next(row, result)
+            if following is Next.AGAIN:
+                result, following = await self._retry(row, result, sending)
+            if following is Next.LEAVE:
+                return None
+            if isinstance(result, Failure) and POLICIES[result.kind].ends == "run":
+                return RunEnded(result)
+        return self._outcome(row, result)
+
+    async def _attempt(self, row: _RowState, sending: set[int]) -> Completion | Failure:
+        loop = asyncio.get_running_loop()
+        queued_s = loop.time()
+        reserved = self.expectation.tokens(row.request.tokens_estimate)
+        used: int | None = None
+        await self.gate.acquire(reserved)
+        try:
+            row.queue_ms = (loop.time() - queued_s) * 1000
+            sending.add(row.request.index)
+            await self.journal.begin_attempt(row.request.index)
+            if row.started_at_us is None:
+                row.started_at_us = self.wall_us()
+            row.attempts += 1
+            self.counters.sent += 1
+            sent_s = loop.time()
+            reply = await self.transport.send(row.request)
+            row.latency_ms = (loop.time() - sent_s) * 1000
+            result = self._judge(row, reply)
+            used = self._used_tokens(row.request, result)
+        finally:
+            sending.discard(row.request.index)
+            self.gate.release(reserved, used)
+        return result
+
+    def _judge(self, row: _RowState, reply: Response | Failure) -> Completion | Failure:
+        """Decode a reply and hold the answer against what the job asks of it."""
+        if isinstance(reply, Failure):
+            row.http_status = reply.http_status
+            result: Completion | Failure = reply
+        else:
+            row.http_status = reply.status
+            result = self.decode(reply)
+            if self.spec.keep_raw:
+                row.raw = reply.body.decode("utf-8", "replace")
+        if isinstance(result, Failure):
+            return result
+        self._kind_since_s.clear()
+        if row.answer is not None:
+            row.earlier.append(row.answer.usage)
+        row.answer = result
+        row.invalid = None
+        if status_of(result) is not Status.OK:
+            return result
+        checked = self.check.check(result)
+        if isinstance(checked, Failure):
+            row.invalid = checked
+            return checked
+        row.fields = checked
+        return result
+
+    def _used_tokens(self, request: Request, result: Completion | Failure) -> int | None:
+        """The tokens a reply used up of the quota; None where that is unknown. Teaches the expectation."""
+        if isinstance(result, Completion):
+            usage = result.usage
+            if usage.prompt_tokens is not None and usage.completion_tokens is not None:
+                self.expectation.learn(request.tokens_estimate, usage.prompt_tokens, usage.completion_tokens)
+                return usage.prompt_tokens + usage.completion_tokens
+            return None
+        return None if result.maybe_paid or result.kind is FailureKind.INVALID_ANSWER else 0
+
+    def _next(self, row: _RowState, failure: Failure) -> Next:
+        """What follows a failed attempt; its effects on everyone are applied here, once an attempt."""
+        self._harden(failure)
+        if failure.maybe_paid:
+            row.maybe_paid += 1
+        policy = POLICIES[failure.kind]
+        if policy.slows is not None:
+            self.gate.slow(policy.slows, failure.retry_after_s)
+        if not policy.retry or not self._bounds_left(row, failure, policy):
+            return Next.SETTLE
+        self.counters.failed_attempts[failure.kind] += 1
+        self.journal.attempt_failed(row.request.index, maybe_paid=failure.maybe_paid)
+        if failure.uncounted:
+            row.uncounted += 1
+            row.attempts -= 1
+        return Next.LEAVE if self.stopping() else Next.AGAIN
+
+    def _harden(self, failure: Failure) -> None:
+        """Turn a kind that has gone on for too long without one answer into what it then means."""
+        policy = POLICIES[failure.kind]
+        if policy.give_up_after_s is None or policy.becomes is None:
+            return
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._kind_since_s.setdefault(failure.kind, now_s) > policy.give_up_after_s:
+            failure.kind = policy.becomes
+
+    def _bounds_left(self, row: _RowState, failure: Failure, policy: Policy) -> bool:
+        if failure.kind is FailureKind.INVALID_ANSWER and not self.spec.repair:
+            return False
+        if failure.uncounted:
+            return row.uncounted < _UNCOUNTED_LIMIT
+        bound = min(self.spec.max_attempts, policy.max_attempts or self.spec.max_attempts)
+        elapsed_s = asyncio.get_running_loop().time() - row.began_s
+        return (
+            row.attempts < bound
+            and elapsed_s + self._wait_s(row, failure, uniform=0.0) <= self.spec.row_deadline_s
+        )
+
+    async def _retry(
+        self, row: _RowState, first: Failure, sending: set[int]
+    ) -> tuple[Completion | Failure, Next]:
+        """Let tenacity make the further attempts; the first failure stands for its first call."""
+        following = Next.AGAIN
+        known: Failure | None = first
+
+        async def attempt() -> Completion | Failure:
+            nonlocal known, following
+            if known is not None:
+                failure, known = known, None
+                return failure
+            if row.invalid is not None and row.answer is not None:
+                row.request = self._repaired(row, row.invalid, row.answer)
+            result = await self._attempt(row, sending)
+            following = self._next(row, result) if isinstance(result, Failure) else Next.SETTLE
+            return result
+
+        again = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_result(lambda _: following is Next.AGAIN),
+            stop=tenacity.stop_never,  # `_bounds_left` has said whether there is another attempt
+            wait=lambda state: self._wait_s(row, _result(state), uniform=random.random()),  # noqa: S311
+            sleep=asyncio.sleep,
+        )
+        self.counters.retrying += 1
+        try:
+            result: Completion | Failure = await again(attempt)
+        finally:
+            self.counters.retrying -= 1
+        return result, following
+
+    def _wait_s(self, row: _RowState, failure: Completion | Failure, *, uniform: float) -> float:
+        """Seconds until the next attempt; `uniform` in [0, 1) draws the jitter. Never shorter than the server asks."""
+        if not isinstance(failure, Failure) or failure.uncounted:
+            return 0.0
+        backoff = POLICIES[failure.kind].backoff
+        drawn_s = backoff.wait_s(row.attempts, uniform) if backoff else 0.0
+        return max(drawn_s, failure.retry_after_s or 0.0)
+
+    def _repaired(self, row: _RowState, invalid: Failure, answer: Completion) -> Request:
+        messages = self.check.repair(row.prompt.messages, answer.content or "", invalid)
+        prompt = Prompt(row.prompt.index, row.prompt.row_id, messages, row.prompt.params)
+        repaired = self.encode(prompt)
+        repaired.key = row.request.key  # the row stays the prompt it was
+        return repaired
+
+    def _outcome(self, row: _RowState, result: Completion | Failure) -> Outcome:
+        if isinstance(result, Completion):
+            status, failure = status_of(result), None
+        elif row.answer is not None and row.invalid is not None:
+            # A later attempt failed otherwise: the answer we paid for stays, and so does what is wrong with it.
+            status, failure = Status.INVALID, row.invalid
+        else:
+            status, failure = POLICIES[result.kind].status, result
+        return Outcome(
+            index=row.request.index,
+            row_id=row.request.row_id,
+            status=status,
+            key=row.request.key,
+            completion=row.answer,
+            failure=failure,
+            fields=row.fields if status is Status.OK else {},
+            earlier=row.earlier,
+            http_status=row.http_status,
+            attempts=row.attempts,
+            maybe_paid=row.maybe_paid,
+            started_at_us=row.started_at_us,
+            latency_ms=row.latency_ms,
+            queue_ms=row.queue_ms,
+            run_id=self.spec.run_id,
+            response=row.raw,
+        )
+
+
+def _result(state: tenacity.RetryCallState) -> Completion | Failure:
+    assert state.outcome is not None  # noqa: S101  (tenacity asks only after an attempt)
+    result: Completion | Failure = state.outcome.result()
+    return result

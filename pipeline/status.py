@@ -1,0 +1,61 @@
+"""`promptmill status`: progress and spend of a run, read from its journal while it goes on or after."""
+
+import json
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+from pipeline.journal import is_held, view
+from pipeline.progress import Snapshot, from_json
+from pipeline.run_folder import sum_parts
+from pipeline.totals import Totals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStatus:
+    """One run as it stands. `live` is what the running process last said of itself; None where none runs.
+
+    `open_rows` of the settled rows have no part yet; their cost is not in the totals.
+    """
+
+    name: str
+    rows: int
+    parts: int
+    totals: Totals
+    open_rows: int
+    in_flight: int
+    live: Snapshot | None
+    running: bool
+
+    def cost_said(self) -> str:
+        """The spend in words."""
+        if self.live is not None and self.live.cost is not None:
+            return f"cost {self.live.cost:.6f} {self.live.currency}"
+        if self.totals.known_cost is None:
+            return f"cost unknown for {self.totals.unpriced:,} rows; of the others {self.totals.cost:.6f}"
+        following = (
+            f", and that of {self.open_rows:,} rows whose part is still open" if self.open_rows else ""
+        )
+        return f"cost {self.totals.cost:.6f}{following}"
+
+
+def read_status(folder: Path) -> RunStatus:
+    """Read a run folder's state. Raises RunFolderError where it is none."""
+    running = is_held(folder)
+    seen = view(folder)
+    totals = sum_parts(seen.parts)
+    still_open = Totals()
+    # Prices are known to the run alone: what is settled in open ranges is counted here, its cost follows with the part.
+    still_open.add(seen.outcomes, [Decimal(0)] * len(seen.outcomes))
+    totals.merge(still_open)
+    live = json.loads(seen.manifest.get("live", "null"))
+    return RunStatus(
+        name=seen.manifest.get("name", folder.name),
+        rows=int(seen.manifest.get("rows", "0")),
+        parts=len(seen.parts),
+        totals=totals,
+        open_rows=still_open.rows,
+        in_flight=seen.in_flight,
+        live=from_json(live) if live is not None and running else None,
+        running=running,
+    )

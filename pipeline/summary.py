@@ -1,0 +1,55 @@
+"""What a run says at its end: the one line of JSON on stdout, its exit code and its reason."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+from pipeline.records import Status
+from pipeline.totals import Totals
+
+
+class Stop(NamedTuple):
+    """Why a run ended before its rows did: the exit code of the contract and a sentence."""
+
+    exit_code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """The one line of JSON on stdout. `rows` is the whole input; the totals cover the run folder, earlier runs included.
+
+    `sent` counts the requests of this run alone. `cost` is null where any answer's price is unknown.
+    """
+
+    job: str
+    run_id: str
+    exit_code: int
+    exit_reason: str
+    rows: int
+    done: int
+    status: dict[str, int]
+    errors: dict[str, int]
+    tokens: dict[str, int]
+    cost: str | None
+    currency: str | None
+    attempts: int
+    maybe_paid: int
+    sent: int
+    elapsed_s: float
+    run_folder: str
+    results: str
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+
+def ending(stop: Stop | None, totals: Totals, rows: int, error_threshold: float) -> Stop:
+    """The exit code and reason of a run that has come to its end, stopped or not."""
+    if stop is not None:
+        return stop
+    failed = totals.status[Status.FAILED]
+    if rows and failed / rows > error_threshold:
+        reason = f"finished, but {failed:,} of {rows:,} rows failed, more than error_threshold = {error_threshold:g} allows"
+        return Stop(3, reason)
+    return Stop(0, "every row has its outcome")

@@ -1,0 +1,91 @@
+"""Sums over outcomes: rows by status, tokens, cost, attempts. One shape for parts, progress, status and the summary."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from pipeline.records import Outcome
+
+_TOKENS = (
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "cached_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+)
+
+
+# Prices outcomes, in order; None is unknown.
+Costs = Callable[[Sequence[Outcome]], list[Decimal | None]]
+
+
+@dataclass(slots=True)
+class Totals:
+    """Counts over any number of outcomes; every field adds.
+
+    `tokens` sums what the provider reported, by kind. `cost` sums the priced answers; `unpriced` counts answers whose cost is
+    unknown, so a cost is whole only where `unpriced` is 0. `errors` counts outcomes by failure kind.
+    """
+
+    rows: int = 0
+    status: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    tokens: Counter[str] = field(default_factory=Counter)
+    cost: Decimal = Decimal(0)
+    unpriced: int = 0
+    attempts: int = 0
+    maybe_paid: int = 0
+
+    def add(self, outcomes: Sequence[Outcome], costs: Sequence[Decimal | None]) -> None:
+        """Add outcomes with their costs, in the same order; a cost of None is unknown."""
+        for outcome, cost in zip(outcomes, costs, strict=True):
+            self.rows += 1
+            self.status[outcome.status] += 1
+            self.attempts += outcome.attempts
+            self.maybe_paid += outcome.maybe_paid
+            if outcome.failure is not None:
+                self.errors[outcome.failure.kind] += 1
+            if outcome.completion is None:
+                continue
+            for usage in (outcome.completion.usage, *outcome.earlier):
+                for name in _TOKENS:
+                    if count := getattr(usage, name):
+                        self.tokens[name] += count
+            if cost is None:
+                self.unpriced += 1
+            else:
+                self.cost += cost
+
+    def merge(self, other: "Totals") -> None:
+        self.rows += other.rows
+        self.status.update(other.status)
+        self.errors.update(other.errors)
+        self.tokens.update(other.tokens)
+        self.cost += other.cost
+        self.unpriced += other.unpriced
+        self.attempts += other.attempts
+        self.maybe_paid += other.maybe_paid
+
+    @property
+    def known_cost(self) -> Decimal | None:
+        """The whole cost, or None where any answer's cost is unknown."""
+        return None if self.unpriced else self.cost
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "cost": str(self.cost)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Totals":
+        counters = {name: Counter(data[name]) for name in ("status", "errors", "tokens")}
+        return cls(**{**data, **counters, "cost": Decimal(data["cost"])})
+
+
+class PartRecord(NamedTuple):
+    """One part file that exists: its number, its rows, and its totals (`Totals` as a dict)."""
+
+    number: int
+    rows: int
+    totals: dict[str, Any]

@@ -1,0 +1,122 @@
+"""Whatever is asked, released, cancelled or slowed in whatever order, the gate keeps its promises."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.limits import Bucket, Limits, LocalGate
+from tests.support.clock import run_virtual
+from tests.support.windows import heaviest_window
+
+LARGEST = 2_000
+
+LIMITS = st.builds(
+    Limits,
+    requests_per_minute=st.sampled_from([None, 60.0, 600.0, 30_000.0]),
+    tokens_per_minute=st.sampled_from([None, 60_000.0, 1_000_000.0]),
+    max_concurrency=st.sampled_from([1, 2, 5, 1_000]),
+)
+BUCKETS = st.sampled_from(["requests", "tokens", "burst", "concurrency"])
+NUMBERS = st.integers(0, 1_000)
+STEPS = st.one_of(
+    st.tuples(st.just("acquire"), st.integers(0, LARGEST), st.integers(1, 10)),
+    st.tuples(st.just("wait"), st.sampled_from([0.0, 0.0001, 0.03, 0.5, 2.0, 70.0])),
+    st.tuples(st.just("release"), NUMBERS, st.none() | st.integers(0, 2 * LARGEST)),
+    st.tuples(st.just("cancel"), NUMBERS),
+    st.tuples(st.just("slow"), BUCKETS, st.none() | st.sampled_from([0.2, 3.0, 20.0, 1e6])),
+)
+
+
+@dataclass
+class Play:
+    """One gate with everything that was done to it."""
+
+    gate: LocalGate
+    ceiling: int
+    tasks: list["asyncio.Task[None]"] = field(default_factory=list)
+    admitted: list[tuple[float, int, int]] = field(default_factory=list)  # time, place in line, tokens
+    in_flight: list[int] = field(default_factory=list)  # tokens
+    closed: list[tuple[float, float]] = field(default_factory=list)  # from, until
+    settled: bool = False
+
+    async def request(self, place: int, tokens: int) -> None:
+        await self.gate.acquire(tokens)
+        self.admitted.append((asyncio.get_running_loop().time(), place, tokens))
+        self.in_flight.append(tokens)
+        assert self.gate.in_flight == len(self.in_flight) <= self.ceiling
+
+    def release(self, which: int, actual: int | None) -> None:
+        if self.in_flight:
+            reserved = self.in_flight.pop(which % len(self.in_flight))
+            self.gate.release(reserved, actual)
+            self.settled = self.settled or actual is not None
+
+    def cancel(self, which: int) -> None:
+        if self.tasks:
+            self.tasks[which % len(self.tasks)].cancel()
+
+    def slow(self, bucket: Bucket, retry_after_s: float | None) -> None:
+        now_s = asyncio.get_running_loop().time()
+        self.gate.slow(bucket, retry_after_s)
+        if retry_after_s is not None:
+            self.closed.append((now_s, now_s + min(retry_after_s, 300.0)))
+
+    async def step(self, step: tuple) -> None:
+        match step:
+            case ("acquire", tokens, times):
+                for place in range(len(self.tasks), len(self.tasks) + times):
+                    self.tasks.append(asyncio.create_task(self.request(place, tokens)))
+            case ("wait", seconds):
+                await asyncio.sleep(seconds)
+            case ("release", which, actual):
+                self.release(which, actual)
+            case ("cancel", which):
+                self.cancel(which)
+            case ("slow", bucket, retry_after_s):
+                self.slow(bucket, retry_after_s)
+
+    async def finish(self) -> None:
+        """Answer what is in flight until nobody waits: a lost slot or turn would be a hang."""
+        while pending := [task for task in self.tasks if not task.done()]:
+            while self.in_flight:
+                self.release(0, None)
+            await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        while self.in_flight:
+            self.release(0, None)
+
+
+@settings(deadline=None)
+@given(LIMITS, st.lists(STEPS, min_size=12, max_size=60))  # without a least size most lists are tiny
+def test_any_interleaving_keeps_every_promise(limits: Limits, steps: list[tuple]) -> None:
+    async def main() -> Play:
+        play = Play(LocalGate(limits), limits.max_concurrency)
+        for step in steps:
+            await play.step(step)
+        await play.finish()
+        return play
+
+    play = run_virtual(main(), max_virtual_s=1e9)
+    assert play.gate.in_flight == play.gate.waiting == 0
+    for task in play.tasks:
+        assert task.cancelled() or task.exception() is None
+
+    places = [place for _, place, _ in play.admitted]
+    assert places == sorted(places), "first come, first served"
+    assert len(places) == sum(1 for task in play.tasks if not task.cancelled())
+
+    for at_s, _, _ in play.admitted:
+        assert not any(from_s < at_s < until_s - 1e-6 for from_s, until_s in play.closed)
+
+    if limits.requests_per_minute is not None:
+        per_s = limits.requests_per_minute / 60
+        bucket = max(per_s * 0.05, 1.25)
+        bound = per_s + bucket + max(1.0, 0.1 * bucket)
+        assert heaviest_window([(at_s, 1) for at_s, _, _ in play.admitted], 1.0) <= bound + 1e-3
+    if limits.tokens_per_minute is not None:
+        per_s = limits.tokens_per_minute / 60
+        bound = per_s + 1.1 * per_s * 0.05 + LARGEST
+        if play.settled:  # credit may pay half of a request
+            bound *= 2
+        assert heaviest_window([(at_s, tokens) for at_s, _, tokens in play.admitted], 1.0) <= bound + 1e-3

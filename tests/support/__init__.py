@@ -1,0 +1,1 @@
+"""What several test files share: the virtual clock and small fakes; no tests here."""
