@@ -5,6 +5,9 @@ Thin: every command hands over to the library and prints what comes back. stdout
 
 import importlib
 import sys
+import traceback
+from pathlib import Path
+from types import TracebackType
 from typing import Any, NoReturn
 
 import click
@@ -57,6 +60,7 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> NoReturn:
     """The entry point: exit codes as in the README; an operator's error is a sentence, never a traceback."""
+    sys.excepthook = _bug
     try:
         code: Any = cli.main(args, standalone_mode=False)
     except PromptmillError as error:
@@ -68,3 +72,14 @@ def main(args: list[str] | None = None) -> NoReturn:
     except click.Abort:
         code = 130
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A sentence instead of a traceback; the interpreter then exits 1."""
+    last = traceback.extract_tb(trace)[-1] if trace else None
+    where = f" ({Path(last.filename).name}:{last.lineno})" if last else ""
+    click.echo(
+        f"promptmill: a bug of ours: {kind.__name__}: {error}{where}. Nothing that was committed is lost; "
+        "please report it with run.log from the run folder",
+        err=True,
+    )

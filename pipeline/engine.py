@@ -10,17 +10,18 @@ import json
 import logging
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
+from types import TracebackType
 from typing import NamedTuple, TextIO
 
 from pipeline import __version__
-from pipeline.children import ChildSpec, start_child
+from pipeline.children import ChildSpec, python_module, start_child
 from pipeline.dataset import DatasetScan
-from pipeline.errors import JobError
+from pipeline.errors import JobError, PromptmillError
 from pipeline.expectation import Expectation
 from pipeline.feeder import Feeder
 from pipeline.jobspec import Target
@@ -68,7 +69,7 @@ def run_job(plan: Plan, options: RunOptions, *, now: Callable[[], datetime]) -> 
     """
     folder = RunFolder(plan.job.output_path, started=now())
     try:
-        with _logging_to(folder.path / LOG_FILE):
+        with _Logging(folder.path / LOG_FILE):
             return _run_in(folder, plan, options, now)
     finally:
         folder.release()
@@ -232,17 +233,11 @@ class _Run:
 
     def _local(self) -> ChildSpec:
         target = self._plan.target
-        return local_server(
-            target.model_name,
-            base=self._plan.job.folder,
-            slots=target.max_concurrency,
-            log_path=self._log("local-model.log"),
-        )
+        return local_server(target.model_name, self._plan.job.folder, log_path=self._log("local-model.log"))
 
     def _simulator(self) -> ChildSpec:
         section = self._plan.job.file.simulator
-        settings = json.dumps(section.model_dump())
-        argv = [sys.executable, "-m", "pipeline.simulator", "--json-settings", settings]
+        argv = python_module("pipeline.simulator", "--json-settings", json.dumps(section.model_dump()))
         return ChildSpec(
             argv=argv, name="the simulator", ready_timeout_s=30, log_path=self._log("simulator.log")
         )
@@ -355,15 +350,24 @@ async def _status_kept(folder: RunFolder, meter: Meter) -> AsyncIterator[None]:
         folder.journal.write_manifest({"live": "null"})
 
 
-@contextlib.contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        handler.close()
+class _Logging:
+    """run.log while the block runs; what ends it unexpectedly is logged there with its traceback."""
+
+    def __init__(self, path: Path) -> None:
+        self._handler = logging.FileHandler(path, encoding="utf-8")
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def __enter__(self) -> None:
+        log.addHandler(self._handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, PromptmillError):
+            log.error("%s", error)
+        elif error is not None:
+            log.critical("a bug", exc_info=error)
+        log.removeHandler(self._handler)
+        self._handler.close()

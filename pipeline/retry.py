@@ -68,6 +68,7 @@ class _RowState:
     prompt: Prompt
     request: Request
     began_s: float
+    admitted_s: float = 0.0
     attempts: int = 0
     uncounted: int = 0
     maybe_paid: int = 0
@@ -125,8 +126,9 @@ class Asker:
         reserved = self.expectation.tokens(row.request.tokens_estimate)
         used: int | None = None
         await self.gate.acquire(reserved)
+        row.admitted_s = loop.time()
         try:
-            row.queue_ms = (loop.time() - queued_s) * 1000
+            row.queue_ms = (row.admitted_s - queued_s) * 1000
             sending.add(row.request.index)
             await self.journal.begin_attempt(row.request.index)
             if row.started_at_us is None:
@@ -186,7 +188,7 @@ class Asker:
             row.maybe_paid += 1
         policy = POLICIES[failure.kind]
         if policy.slows is not None:
-            self.gate.slow(policy.slows, failure.retry_after_s)
+            self.gate.slow(policy.slows, failure.retry_after_s, row.admitted_s)
         if not policy.retry or not self._bounds_left(row, failure, policy):
             return Next.SETTLE
         self.counters.failed_attempts[failure.kind] += 1

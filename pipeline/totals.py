@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -75,7 +75,16 @@ class Totals:
         return None if self.unpriced else self.cost
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "cost": str(self.cost)}
+        return {
+            "rows": self.rows,
+            "status": dict(self.status),
+            "errors": dict(self.errors),
+            "tokens": dict(self.tokens),
+            "cost": str(self.cost),
+            "unpriced": self.unpriced,
+            "attempts": self.attempts,
+            "maybe_paid": self.maybe_paid,
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Totals":

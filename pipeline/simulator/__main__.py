@@ -1,6 +1,6 @@
 """The simulator as a process of its own: `python -m pipeline.simulator --json-settings '{...}'`.
 
-It prints one JSON line, {"url": ..., "base_url": ...}, when it listens, and ends on SIGTERM or when its
+It prints one JSON line, {"url": ..., "root": ...}, when it listens, and ends on SIGTERM or when its
 stdin closes: so it never outlives the process that started it, not even one that was killed. SIGINT is left
 to that process, which may still have requests to finish.
 """
@@ -62,7 +62,7 @@ def _wait_for_end_of_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event)
 
 
 def _announce(simulator: Simulator) -> None:
-    line = orjson.dumps({"url": simulator.url, "base_url": simulator.base_url, "pid": os.getpid()})
+    line = orjson.dumps({"url": simulator.base_url, "root": simulator.url, "pid": os.getpid()})
     sys.stdout.write(line.decode() + "\n")
     sys.stdout.flush()
 

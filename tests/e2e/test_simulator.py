@@ -384,7 +384,7 @@ def test_a_child_serves_until_its_stdin_closes_and_leaves_sigint_to_its_parent()
     with child:
         child.send_signal(signal.SIGINT)
         with httpx.Client(
-            base_url=said["base_url"], trust_env=False, headers={"Authorization": "Bearer k"}
+            base_url=said["url"], trust_env=False, headers={"Authorization": "Bearer k"}
         ) as client:
             assert client.post(CHAT, content=body(WHO)).json()["usage"]["prompt_tokens"] == 22
             with pytest.raises(httpx.ReadError):

@@ -115,6 +115,12 @@ def test_rows_are_placed_by_file_and_row_and_any_start_gives_the_rest(tmp_path: 
         assert list(dataset.rows(start)) == rows[start:]
 
 
+def test_rows_are_counted_through_all_batches_of_a_file(tmp_path: Path) -> None:
+    dataset = write(tmp_path, column(range(5_000), pa.int64()), group_rows=1_500)
+    for start in (0, 1_499, 4_000):
+        assert all(r.index == r.columns["a"] == r.line - 1 for r in dataset.rows(start))
+
+
 def test_row_groups_before_the_start_are_not_read(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     table = column([secrets.token_hex(500) for _ in range(8)], pa.string())

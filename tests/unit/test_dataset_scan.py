@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.dataset import Dataset, DatasetScan, id_problem, id_text, open_dataset, text_of
 from pipeline.dataset.files import Cursor
-from pipeline.dataset.repeats import MAX_CANDIDATES
+from pipeline.dataset.repeats import BUCKET_VALUES, BUCKETS, MAX_CANDIDATES, HashSpill
 from pipeline.dataset.scan import ScanRequest, scan_rows
 from pipeline.errors import DatasetError
 from pipeline.records import Row
@@ -166,8 +166,19 @@ def test_memory_does_not_grow_with_the_number_of_ids() -> None:
         tracemalloc.stop()
         return peak
 
-    rows = 200_000  # a set of these ids takes more than 20 MiB
+    rows = 100_000  # a set of these ids takes more than 10 MiB
     assert peak_bytes() < 6 * MIB
+
+
+def test_hashes_beyond_a_fixed_number_are_kept_on_disk(tmp_path: Path) -> None:
+    spill = HashSpill(tmp_path)
+    ids = 2 * BUCKETS * BUCKET_VALUES
+    for number in range(ids):
+        spill.add(str(number))
+    spill.add("7")
+    on_disk = sum(path.stat().st_size for path in tmp_path.iterdir()) / 8
+    assert ids - on_disk < BUCKETS * BUCKET_VALUES
+    assert spill.candidates().hashes == {hash("7")}
 
 
 @pytest.mark.parametrize(
