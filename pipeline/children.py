@@ -24,19 +24,23 @@ from typing import BinaryIO
 
 from pipeline.errors import ServerStartError
 
-_GRACE_S = 5.0  # for each of: end of stdin, SIGTERM
 _TAIL_LINES = 8
 _TAIL_BYTES = 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildSpec:
-    """What to start. `name` is for messages ("local model"); the log is kept only where `log_path` names a file."""
+    """What to start.
+
+    `name` is for messages ("the simulator"). The log is kept only where `log_path` names a file, at whose end it is
+    added. `grace_s` is the time to exit in after the end of stdin, and once more after SIGTERM.
+    """
 
     argv: list[str]
     name: str
     ready_timeout_s: float
     log_path: Path | None = None
+    grace_s: float = 5.0
 
 
 class ChildServer:
@@ -81,7 +85,7 @@ async def start_child(spec: ChildSpec) -> AsyncIterator[ChildServer]:
             )
         except OSError as error:
             raise ServerStartError(
-                f"The {spec.name} could not be started: {error}. Check that {spec.argv[0]} can be run."
+                f"{_sentence(spec.name)} could not be started: {error}. Check that {spec.argv[0]} can be run."
             ) from error
         try:
             problem = None
@@ -99,7 +103,7 @@ async def start_child(spec: ChildSpec) -> AsyncIterator[ChildServer]:
                 raise ServerStartError(_start_message(spec, problem or "did not start", _tail(log, start)))
             yield ChildServer(url, process)
         finally:
-            await _stop(process)
+            await _stop(process, spec.grace_s)
 
 
 async def _first_line(process: Process) -> bytes:
@@ -119,14 +123,14 @@ def _url_in(line: bytes) -> str | None:
     return url if isinstance(url, str) else None
 
 
-async def _stop(process: Process) -> None:
+async def _stop(process: Process, grace_s: float) -> None:
     """End the child by the mildest means that works; returns when it is gone."""
     try:
         if process.stdin is not None:
             process.stdin.close()
         for harsher in (process.terminate, process.kill):
             try:
-                async with asyncio.timeout(_GRACE_S):
+                async with asyncio.timeout(grace_s):
                     await process.wait()
                     return
             except TimeoutError:
@@ -147,7 +151,7 @@ def _open_log(spec: ChildSpec) -> BinaryIO:
         log = spec.log_path.open("a+b")
     except OSError as error:
         raise ServerStartError(
-            f"The log of the {spec.name} cannot be written: {error}. Make {spec.log_path.parent} writable."
+            f"The log of {spec.name} cannot be written: {error}. Make {spec.log_path.parent} writable."
         ) from error
     log.seek(0, os.SEEK_END)
     return log
@@ -164,6 +168,10 @@ def _start_message(spec: ChildSpec, problem: str, tail: list[str]) -> str:
     where = (
         f"The whole log is {spec.log_path}." if spec.log_path else "It is started so: " + " ".join(spec.argv)
     )
-    return f"The {spec.name} {problem}. {where}" + (
+    return f"{_sentence(spec.name)} {problem}. {where}" + (
         f" Its last lines:\n{said}" if said else " It logged nothing."
     )
+
+
+def _sentence(name: str) -> str:
+    return name[:1].upper() + name[1:]

@@ -38,7 +38,7 @@ from pipeline.runner import Runner
 from pipeline.stopping import deadline_stops, signals_stop
 from pipeline.summary import RunSummary, Stop, ending
 from pipeline.totals import Totals
-from pipeline.transport import Endpoint, open_transport
+from pipeline.transport import Core, Endpoint, Transport, open_transport
 
 try:
     from uvloop import new_event_loop
@@ -62,20 +62,35 @@ class RunOptions:
     stderr: TextIO
 
 
-def run_job(plan: Plan, options: RunOptions, *, now: Callable[[], datetime]) -> RunSummary:
-    """Run or resume a job to its end, or until it is stopped.
+def run_job(
+    plan: Plan,
+    options: RunOptions,
+    *,
+    now: Callable[[], datetime],
+    connect: Callable[[Core, Endpoint], Transport] = open_transport,
+) -> RunSummary:
+    """Run or resume a job to its end, or until it is stopped. `connect` opens the transport inside the run's loop.
 
     Raises the errors of `errors.py`: RunFolderBusy before anything is read, DatasetError and JobError before anything is sent.
     """
     folder = RunFolder(plan.job.output_path, started=now())
     try:
         with _Logging(folder.path / LOG_FILE):
-            return _run_in(folder, plan, options, now)
+            return _run_in(folder, plan, _Edge(options, now, connect))
     finally:
         folder.release()
 
 
-def _run_in(folder: RunFolder, plan: Plan, options: RunOptions, now: Callable[[], datetime]) -> RunSummary:
+class _Edge(NamedTuple):
+    """What reaches a run from outside."""
+
+    options: RunOptions
+    now: Callable[[], datetime]
+    connect: Callable[[Core, Endpoint], Transport]
+
+
+def _run_in(folder: RunFolder, plan: Plan, edge: _Edge) -> RunSummary:
+    options = edge.options
     identity = Identity(plan.job.identity(), plan.dataset.fingerprint())
     scan = _known_scan(folder, identity, options.limit)
     if scan is None:
@@ -97,7 +112,7 @@ def _run_in(folder: RunFolder, plan: Plan, options: RunOptions, now: Callable[[]
             "scan": json.dumps({"limit": options.limit, "rows": scan.rows, "columns": scan.columns}),
         }
     )
-    run = _Run(_Opened(folder, plan, scan.rows, layout), options, now)
+    run = _Run(_Opened(folder, plan, scan.rows, layout), edge)
     with asyncio.Runner(loop_factory=new_event_loop) as loop:
         return loop.run(run.run())
 
@@ -114,14 +129,15 @@ class _Opened(NamedTuple):
 class _Run:
     """One run over an opened folder."""
 
-    def __init__(self, opened: _Opened, options: RunOptions, now: Callable[[], datetime]) -> None:
+    def __init__(self, opened: _Opened, edge: _Edge) -> None:
         self._folder = opened.folder
         self._plan = opened.plan
-        self._options = options
+        self._options = edge.options
         self._rows = opened.rows
         self._layout = opened.layout
-        self._now = now
-        self._started = now()
+        self._now = edge.now
+        self._connect = edge.connect
+        self._started = edge.now()
         self._run_id = f"{self._started:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
 
     async def run(self) -> RunSummary:
@@ -170,7 +186,7 @@ class _Run:
             )
         )
         feeder = Feeder(self._plan.dataset, self._rows, self._layout, self._folder.journal)
-        transport = open_transport(job.transport.core, endpoint)
+        transport = self._connect(job.transport.core, endpoint)
         asker = Asker(
             transport=transport,
             gate=gate,

@@ -80,7 +80,7 @@ def local_server(
     path = model_path(model_name, base)
     return ChildSpec(
         argv=python_module("pipeline.llama_server", str(path.resolve()), "--alias", model_name),
-        name=f"local model {model_name}",
+        name=f"the local model {model_name}",
         ready_timeout_s=ready_timeout_s,
         log_path=log_path,
     )

@@ -120,8 +120,8 @@ class BudgetSection(Section):
 class TransportSection(Section):
     core: Literal["fast", "httpx"] = "fast"
     connect_timeout: Seconds = 10.0
-    idle_timeout: Seconds = 300.0
-    total_timeout: Seconds = 600.0
+    idle_timeout: Seconds = 330.0
+    total_timeout: Seconds = 660.0
     max_response_bytes: int = Field(32 * 1024 * 1024, ge=1024)
     proxy: str | None = None
     ca_file: str | None = None

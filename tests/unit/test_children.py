@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -9,18 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import children, llama_server
-from pipeline.children import ChildSpec, start_child
-from pipeline.errors import ServerStartError, SetupError
+from pipeline.children import ChildSpec, python_module, start_child
+from pipeline.errors import ServerStartError
 
 URL = "http://127.0.0.1:9/v1"
 ANNOUNCE = f"""import sys; print('{{"url": "{URL}"}}', flush=True); """
 UNTIL_EOF = "sys.stdin.read()"
+FOR_EVER = "import threading; threading.Event().wait()"
 
 
-def fake(script: str, *, timeout_s: float = 30.0, log_path: Path | None = None) -> ChildSpec:
+def fake(
+    script: str, *, timeout_s: float = 30.0, log_path: Path | None = None, grace_s: float = 30.0
+) -> ChildSpec:
+    argv = [sys.executable, "-c", script]
     return ChildSpec(
-        argv=[sys.executable, "-c", script], name="fake server", ready_timeout_s=timeout_s, log_path=log_path
+        argv=argv, name="the fake server", ready_timeout_s=timeout_s, log_path=log_path, grace_s=grace_s
     )
 
 
@@ -44,23 +48,21 @@ def test_a_child_lives_as_long_as_the_block_and_ends_by_itself() -> None:
     asyncio.run(main())
 
 
-def test_a_child_that_ignores_the_end_of_stdin_is_terminated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(children, "GRACE_S", 0.05)
+def test_a_child_that_ignores_the_end_of_stdin_is_terminated() -> None:
 
     async def main() -> None:
-        async with start_child(fake(ANNOUNCE + "import threading; threading.Event().wait()")) as child:
+        async with start_child(fake(ANNOUNCE + FOR_EVER, grace_s=0.05)) as child:
             pass
         assert child.exit_code == -signal.SIGTERM
 
     asyncio.run(main())
 
 
-def test_a_child_that_ignores_sigterm_too_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(children, "GRACE_S", 0.05)
-    deaf = "import signal, threading; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+def test_a_child_that_ignores_sigterm_too_is_killed() -> None:
+    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
 
     async def main() -> None:
-        async with start_child(fake(deaf + ANNOUNCE + "threading.Event().wait()")) as child:
+        async with start_child(fake(deaf + ANNOUNCE + FOR_EVER, grace_s=0.05)) as child:
             pass
         assert child.exit_code == -signal.SIGKILL
 
@@ -90,7 +92,7 @@ def test_a_child_that_dies_early_is_told_with_its_exit_code_and_last_words(tmp_p
     log = tmp_path / "run" / "server.log"
     script = "import sys; [print('line', n, file=sys.stderr) for n in range(100)]; sys.exit(3)"
     said = start_error(fake(script, log_path=log))
-    assert "fake server" in said
+    assert said.startswith("The fake server ended")
     assert "exit code 3" in said
     assert "line 99" in said
     assert "line 50\n" not in said
@@ -115,16 +117,14 @@ def test_a_child_that_never_gets_ready_is_given_up() -> None:
     assert "not ready within 0.05 s" in start_error(fake("import sys; " + UNTIL_EOF, timeout_s=0.05))
 
 
-@pytest.mark.parametrize("line", ["Serving at 9000", '["url"]', '{"url": 9000}', "x" * 100_000])
-def test_another_announcement_is_not_taken_for_readiness(line: str) -> None:
-    script = f"import sys; print({line!r}, flush=True); {UNTIL_EOF}" if len(line) < 1000 else (
-        f"import sys; print('x' * {len(line)}, flush=True); {UNTIL_EOF}"
-    )
+@pytest.mark.parametrize("said", ["'Serving at 9000'", "'[1]'", """'{"url": 9000}'""", "'x' * 100_000"])
+def test_another_announcement_is_not_taken_for_readiness(said: str) -> None:
+    script = f"import sys; print({said}, flush=True); {UNTIL_EOF}"
     assert "where a JSON line with its url was expected" in start_error(fake(script))
 
 
 def test_a_program_that_does_not_exist_is_named() -> None:
-    spec = ChildSpec(argv=["/nowhere/server"], name="fake server", ready_timeout_s=1)
+    spec = ChildSpec(argv=["/nowhere/server"], name="the fake server", ready_timeout_s=1)
     assert "/nowhere/server" in start_error(spec)
 
 
@@ -133,28 +133,42 @@ def test_a_log_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     assert str(tmp_path / "file") in start_error(fake(UNTIL_EOF, log_path=tmp_path / "file" / "server.log"))
 
 
-def test_a_child_does_not_outlive_a_killed_run(tmp_path: Path) -> None:
-    """The child holds one end of a pipe of ours: its end reads empty only when the child is gone."""
-    read, write = os.pipe()
-    run = f"""
+RUN = """
 import asyncio, sys
-from pathlib import Path
 from pipeline.children import ChildSpec, start_child
 
 async def main():
-    child = {ANNOUNCE + "sys.stderr.write('here'); sys.stderr.flush(); " + UNTIL_EOF!r}
-    spec = ChildSpec(argv=[sys.executable, "-c", child], name="fake", ready_timeout_s=30, log_path=Path("/dev/fd/{write}"))
+    spec = ChildSpec(argv=[sys.executable, "-c", sys.argv[1]], name="the fake server", ready_timeout_s=30)
     async with start_child(spec):
         print("up", flush=True)
         await asyncio.Event().wait()
 
 asyncio.run(main())
 """
-    run = run.replace('log_path=Path("/dev/fd/', "log_path=Path('/proc/self/fd/").replace('")', "')")
-    with subprocess.Popen([sys.executable, "-c", run], stdout=subprocess.PIPE, pass_fds=[write]) as middle:
-        os.close(write)
-        assert middle.stdout is not None
-        assert middle.stdout.readline() == b"up\n"
-        middle.kill()
-    with os.fdopen(read, "rb") as pipe:
-        assert pipe.read() == b"here"
+
+
+def test_a_child_does_not_outlive_a_run_that_is_killed(tmp_path: Path) -> None:
+    fifo = tmp_path / "held-by-the-child"
+    os.mkfifo(fifo)
+    child = f"held = open({str(fifo)!r}, 'w'); {ANNOUNCE}{UNTIL_EOF}"
+    read = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with subprocess.Popen([sys.executable, "-c", RUN, child], stdout=subprocess.PIPE) as run:
+            assert run.stdout is not None
+            assert run.stdout.readline() == b"up\n"
+            with pytest.raises(BlockingIOError):  # the child has it open
+                os.read(read, 1)
+            run.kill()
+        assert select.select([read], [], [], 30)[0], "the child is still there"
+        assert os.read(read, 1) == b""
+    finally:
+        os.close(read)
+
+
+def test_the_folder_one_stands_in_is_not_searched_for_this_package(tmp_path: Path) -> None:
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline" / "llama_server.py").write_text("raise SystemExit('not mine')")
+    argv = python_module("pipeline.llama_server", "--help")
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "GGUF" in done.stdout
