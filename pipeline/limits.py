@@ -30,6 +30,8 @@ FIRST_COOL_DOWN_S = 1.0
 LONGEST_COOL_DOWN_S = 60.0  # limits recover within about a minute (DashScope, rate limits)
 LONGEST_RETRY_AFTER_S = 300.0
 CLEAN_STRETCH_S = 60.0
+# Of the replies since the last burst: with fewer refused than this, the pace is about right and a short pause will do.
+STORM_SHARE = 0.2
 
 LONGEST_DEBT_S = 60.0  # the provider's own window: what was used before it no longer counts
 LONGEST_CREDIT_S = 1.0
@@ -110,7 +112,9 @@ class LocalGate:
 
         self._cooling_until_s = -math.inf
         self._began_s = -math.inf
-        self._bursts = 0  # in a row, without a clean stretch between
+        self._bursts = 0  # in a row, each refusing a good share, without a clean stretch between
+        self._answered = 0  # since the last burst began
+        self._refused = 0
         self._last_admission_s = math.inf
         self._last_minute = _LastMinute()
         self.slowed: Counter[Bucket] = Counter()
@@ -154,6 +158,8 @@ class LocalGate:
         if self._in_flight == 0:
             raise RuntimeError("release without acquire")
         self._in_flight -= 1
+        if actual_tokens:
+            self._answered += 1
         if self._slot_freed is not None and not self._slot_freed.done():
             self._slot_freed.set_result(None)
         if actual_tokens is not None and actual_tokens != reserved_tokens:
@@ -162,9 +168,15 @@ class LocalGate:
     def slow(self, bucket: Bucket, retry_after_s: float | None, admitted_s: float | None = None) -> None:
         now = asyncio.get_running_loop().time()
         self.slowed[bucket] += 1
+        if bucket == "concurrency" and retry_after_s is None:
+            return  # one overloaded answer is that row's trouble: it backs off alone, the others go on
         new_burst = (self._last_admission_s if admitted_s is None else admitted_s) > self._began_s
-        if new_burst and now - self._cooling_until_s >= CLEAN_STRETCH_S:
-            self._bursts = 0
+        if new_burst:
+            stormy = self._refused >= STORM_SHARE * (self._refused + self._answered)
+            if not stormy or now - self._cooling_until_s >= CLEAN_STRETCH_S:
+                self._bursts = 0
+            self._answered = self._refused = 0
+        self._refused += 1
         if retry_after_s is not None and retry_after_s > 0:
             pause_s = min(retry_after_s, LONGEST_RETRY_AFTER_S)
         elif new_burst:

@@ -167,6 +167,7 @@ def test_a_child_does_not_outlive_a_run_that_is_killed(tmp_path: Path) -> None:
 
 def test_the_folder_one_stands_in_is_not_searched_for_this_package(tmp_path: Path) -> None:
     (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline" / "__init__.py").touch()
     (tmp_path / "pipeline" / "llama_server.py").write_text("raise SystemExit('not mine')")
     argv = python_module("pipeline.llama_server", "--help")
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)

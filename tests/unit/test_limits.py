@@ -467,6 +467,48 @@ def test_bursts_in_a_row_double_the_cool_down_up_to_a_minute() -> None:
     run_virtual(main())
 
 
+def test_now_and_then_a_refusal_among_answers_never_lengthens_the_cool_down() -> None:
+    async def main() -> None:
+        gate = gate_of()
+        for _ in range(10):
+            for _ in range(50):
+                await gate.acquire(1)
+                gate.release(1, 1)
+            await gate.acquire(1)
+            gate.release(1, 0)
+            gate.slow("requests", None)
+            assert await pause_after_s(gate) == pytest.approx(1)
+
+    run_virtual(main())
+
+
+def test_an_overloaded_answer_pauses_the_others_only_where_the_server_says_how_long() -> None:
+    async def main() -> None:
+        gate = gate_of()
+        gate.slow("concurrency", None)
+        assert await pause_after_s(gate) == pytest.approx(0)
+        gate.slow("concurrency", 3)
+        assert await pause_after_s(gate) == pytest.approx(3)
+
+    run_virtual(main())
+
+
+def test_answers_that_trickle_through_a_storm_do_not_shorten_its_cool_downs() -> None:
+    async def main() -> None:
+        gate = gate_of()
+        pauses = []
+        for _ in range(4):
+            for refused in range(50):
+                await gate.acquire(1)
+                gate.release(1, 0 if refused else 1)
+            for _ in range(49):
+                gate.slow("requests", None)
+            pauses.append(await pause_after_s(gate))
+        assert pauses == pytest.approx([1, 2, 4, 8])
+
+    run_virtual(main())
+
+
 def test_after_a_clean_minute_the_cool_down_is_short_again() -> None:
     async def main() -> None:
         gate = gate_of()
