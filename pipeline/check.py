@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
 import orjson
 
 from pipeline.dataset import DatasetScan
+from pipeline.failures import one_line
 from pipeline.plan import Plan, missing_columns
 from pipeline.protocol.compatible import EncodeError
 from pipeline.records import Failure, Request, Row
@@ -48,10 +48,6 @@ def check_plan(
 ) -> Report:
     """Render and encode every row (or the first `limit`) and look for what would go wrong. Sends nothing."""
     report = Report(rows=scan.rows)
-    report.problems += [
-        f"the prompt needs the column {name!r}, which no row has; the columns are: {', '.join(scan.columns[:20])}"
-        for name in missing_columns(plan, scan)
-    ]
     for row in islice(plan.dataset.rows(), limit):
         request = _request(plan, row)
         if isinstance(request, Failure):
@@ -65,6 +61,14 @@ def check_plan(
             report.requests.append(request)
         if on_progress and report.rendered % 10_000 == 0:
             on_progress(report.rendered)
+    for name in missing_columns(plan, scan):
+        if report.bad_rows:
+            known = ", ".join(scan.columns[:20]) or "none"
+            report.problems.append(
+                f"the prompt needs the column {name!r}, which no row has; the columns are: {known}"
+            )
+        else:
+            report.notes.append(f"no row has the column {name!r}; the template does without it")
     if scan.empty_lines:
         report.notes.append(f"{scan.empty_lines:,} empty lines are skipped")
     if changed := plan.dataset.changed():
@@ -99,13 +103,15 @@ def _request(plan: Plan, row: Row) -> Request | Failure:
 def _notes(plan: Plan) -> Iterator[str]:
     target = plan.target
     if plan.job.file.prompt.format is not None:
-        models: set[Any] = set()
+        models: set[str] = set()
         for row in islice(plan.dataset.rows(), 1_000):
             body = row.columns.get("body")
-            if isinstance(body, dict):
-                models.add(body.get("model"))
-        if others := sorted(str(m) for m in models - {target.model_name, None}):
-            yield f"lines name the model {', '.join(others[:3])}; the job's {target.model_name} is asked instead"
+            model = body.get("model") if isinstance(body, dict) else None
+            if isinstance(model, str) and model != target.model_name:
+                models.add(one_line(model, 80))
+        if models:
+            named = ", ".join(sorted(models)[:3])
+            yield f"lines name the model {named}; the job's {target.model_name} is asked instead"
     if target.model is None and target.provider.models:
         yield f"the catalogue does not know {target.model_name} at {target.provider.name}: no price, no default limits"
     if target.requests_per_minute is None and target.tokens_per_minute is None and target.starts is None:

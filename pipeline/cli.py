@@ -1,55 +1,77 @@
-"""The command line: names of commands, and where each is. A command's module is imported only when it is called.
+"""The command line as users meet it: every command with its options, help and examples; exit codes as in the README.
 
-Thin: every command hands over to the library and prints what comes back. stdout carries results alone, stderr all else.
+Only words and types stand here, so that every --help is quick. What a command does stands in the module of its name in
+`commands/`, imported when it is called. stdout carries results alone, stderr all else.
 """
 
 import importlib
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import click
 
 from pipeline import __version__
 from pipeline.errors import PromptmillError
 
-_COMMANDS = {
-    "run": "Run a job, or resume it: the same command goes on where it stopped.",
-    "check": "Look a job over: every prompt rendered, the first requests shown, nothing sent.",
-    "status": "Progress and spend of a run, while it goes on or after.",
-    "export": "Write a run's results as one .parquet, .jsonl or .csv file.",
-    "simulate": "Serve a DashScope-like API on loopback, with limits, latency and faults as asked.",
-}
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are imported when called, so that --help is quick."""
+class Group(click.Group):
+    """Commands in the order of their declaration; an unknown one is told with the known ones."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
-        command: click.Command = importlib.import_module(f"pipeline.commands.{cmd_name}").command
-        return command
+        return list(self.commands)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
-            ctx.fail(f"there is no command {args[0]!r}; the commands are {', '.join(_COMMANDS)}")
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            ctx.fail(f"there is no command {args[0]!r}; the commands are {', '.join(self.commands)}")
         return super().resolve_command(ctx, args)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
+
+def _carry_out(command: str, options: dict[str, Any]) -> int:
+    code: int = importlib.import_module(f"pipeline.commands.{command}").carry_out(**options)
+    return code
+
+
+def _job_options(command: _Command) -> _Command:
+    """The job argument and the options that change a job from the command line."""
+    for add in reversed(
+        (
+            click.argument("job", type=click.Path(path_type=Path)),
+            click.option(
+                "--input",
+                "input_path",
+                metavar="PATH",
+                help="Another prompt dataset than the job's input.path.",
+            ),
+            click.option(
+                "--output",
+                "output_path",
+                metavar="FOLDER",
+                help="Another run folder than the job's output.path.",
+            ),
+            click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows."),
+            click.option(
+                "--set",
+                "overrides",
+                multiple=True,
+                metavar="SECTION.KEY=VALUE",
+                help="Set a key of the job file; repeatable. The value is read as TOML, else as text.",
+            ),
+        )
+    ):
+        command = add(command)
+    return command
 
 
 @click.group(
-    cls=LazyGroup,
+    cls=Group,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Each command has its own help with examples: promptmill run --help",
 )
@@ -58,11 +80,130 @@ def cli() -> None:
     """Run prompt datasets as bulk chat requests and write the answers to Parquet: nothing lost, nothing paid twice."""
 
 
+@cli.command(
+    "run",
+    short_help="Run a job, or resume it: the same command goes on where it stopped.",
+    epilog="""\b
+Examples:
+  promptmill run jobs/review-sentiment.toml
+  promptmill run jobs/review-sentiment.toml --limit 100 --output runs/trial
+  promptmill run jobs/review-sentiment.toml --set model.provider=dashscope --set model.name=qwen-plus
+  promptmill run jobs/review-sentiment.toml --deadline 6h --quiet > summary.json
+
+\b
+Exit codes: 0 done, 1 a bug or a full disk, 2 wrong job or input (nothing sent), 3 too many rows failed,
+4 stopped by the provider, 6 deadline, 75 another run holds the folder, 130/143 stopped by a signal.
+After 4, 6, 130 and 143 the same command goes on where it stopped.""",
+)
+@_job_options
+@click.option(
+    "--deadline", metavar="DURATION", help="Stop feeding after this long, such as 90s, 2h or 1h30m."
+)
+@click.option("--quiet", is_flag=True, help="Show no progress; the summary line on stdout stays.")
+def run(**options: Any) -> int:
+    """Run the job in the file JOB, or resume it: the same command always continues where it stopped.
+
+    stdout gets one line of JSON when the run ends, and nothing else; progress goes to stderr.
+    """
+    return _carry_out("run", options)
+
+
+@cli.command(
+    "check",
+    short_help="Look a job over: every prompt rendered, the first requests shown, nothing sent.",
+    epilog="""\b
+Examples:
+  promptmill check jobs/review-sentiment.toml
+  promptmill check jobs/review-sentiment.toml --limit 1000 --show 3
+  promptmill check jobs/review-sentiment.toml --input data/samples/duplicates.jsonl
+
+\b
+Exit codes: 0 all is well, 2 the job or its input is wrong, 3 some rows cannot become prompts.""",
+)
+@_job_options
+@click.option(
+    "--show", default=1, show_default=True, type=click.IntRange(min=0), help="Requests to show in full."
+)
+def check(**options: Any) -> int:
+    """Look the job in the file JOB over: job file, dataset and every rendered prompt. Sends nothing and needs no network."""
+    return _carry_out("check", options)
+
+
+@cli.command(
+    "status",
+    short_help="Progress and spend of a run, while it goes on or after.",
+    epilog="""\b
+Examples:
+  promptmill status runs/review-sentiment
+  watch -n 5 promptmill status runs/review-sentiment""",
+)
+@click.argument("run", type=click.Path(path_type=Path))
+def status(**options: Any) -> int:
+    """Show how far the run in the folder RUN is; works from another terminal while it goes on."""
+    return _carry_out("status", options)
+
+
+@cli.command(
+    "export",
+    short_help="Write a run's results as one .parquet, .jsonl or .csv file.",
+    epilog="""\b
+Examples:
+  promptmill export runs/review-sentiment -o reviews.parquet
+  promptmill export runs/review-sentiment -o reviews.csv
+  promptmill export runs/review-sentiment -o reviews.jsonl""",
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The file: .parquet, .jsonl or .csv.",
+)
+@click.option(
+    "--formulas", is_flag=True, help="CSV: leave text that a spreadsheet would run as a formula as it is."
+)
+def export(**options: Any) -> int:
+    """Write the results of the run in the folder RUN as one file, in input order."""
+    return _carry_out("export", options)
+
+
+@cli.command(
+    "simulate",
+    short_help="Serve a DashScope-like API on loopback, with limits, latency and faults as asked.",
+    epilog="""\b
+Examples:
+  promptmill simulate --port 8080
+  promptmill simulate --latency lognormal:median=800ms,sigma=0.5 --requests-per-minute 1200
+  promptmill simulate --fault 429=0.05 --fault reset=0.01 --seed 7
+Then, in another terminal:
+  promptmill run jobs/review-sentiment.toml --set model.provider=compatible \\
+      --set model.name=qwen-plus --set model.base_url=http://127.0.0.1:8080/compatible-mode/v1""",
+)
+@click.option("--host", help="Address to listen on; loopback only.  [default: 127.0.0.1]")
+@click.option("--port", type=int, help="Port; 0 takes a free one.  [default: 0]")
+@click.option(
+    "--allow-non-loopback", is_flag=True, default=None, help="Listen on other addresses too: anyone may ask."
+)
+@click.option("--seed", type=int, help="Seed of faults and latency.  [default: 0]")
+@click.option("--latency", help='"200ms", "uniform:100ms-400ms", "lognormal:median=800ms,sigma=0.5".')
+@click.option("--requests-per-minute", type=int, help="Limit per model, kept second by second.")
+@click.option("--tokens-per-minute", type=int, help="Limit per model, prompt and answer together.")
+@click.option("--window", help="Length of the windows in which limits hold.  [default: 1s]")
+@click.option(
+    "--fault", multiple=True, metavar="KIND=RATE", help="A fault and its share of requests; repeatable."
+)
+@click.option("--api-key", help="Refuse every other key with the documented 401.")
+def simulate(**options: Any) -> int:
+    """Serve a DashScope-like API on loopback until Ctrl-C. GET /_ledger tells what was asked and answered."""
+    return _carry_out("simulate", options)
+
+
 def main(args: list[str] | None = None) -> NoReturn:
-    """The entry point: exit codes as in the README; an operator's error is a sentence, never a traceback."""
+    """The entry point: an operator's error is a sentence on stderr, never a traceback."""
     sys.excepthook = _bug
     try:
-        code: Any = cli.main(args, standalone_mode=False)
+        code: Any = cli.main(args, prog_name="promptmill", standalone_mode=False)
     except PromptmillError as error:
         click.echo(f"promptmill: {error}", err=True)
         code = error.exit_code
@@ -70,6 +211,7 @@ def main(args: list[str] | None = None) -> NoReturn:
         error.show()
         code = error.exit_code
     except click.Abort:
+        click.echo("promptmill: interrupted", err=True)
         code = 130
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -8,6 +8,7 @@ import contextlib
 import gc
 import json
 import logging
+import sqlite3
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -15,13 +16,12 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from pipeline import __version__
 from pipeline.children import ChildSpec, python_module, start_child
 from pipeline.dataset import DatasetScan
-from pipeline.errors import JobError, PromptmillError
+from pipeline.errors import JobError
 from pipeline.expectation import Expectation
 from pipeline.feeder import Feeder
 from pipeline.jobspec import Target
@@ -33,11 +33,11 @@ from pipeline.progress import Counters, LimitsView, Meter, as_json, counting, sh
 from pipeline.protocol import compatible
 from pipeline.records import Completion, Failure, Response, Status
 from pipeline.retry import Asker, RetrySpec
-from pipeline.run_folder import LOG_FILE, Identity, RunFolder, sum_parts
+from pipeline.run_folder import Identity, RunFolder, RunLog, StorageError, sum_parts
 from pipeline.runner import Runner
 from pipeline.stopping import deadline_stops, signals_stop
 from pipeline.summary import RunSummary, Stop, ending
-from pipeline.totals import Totals
+from pipeline.totals import PartRecord, Totals
 from pipeline.transport import Core, Endpoint, Transport, open_transport
 
 try:
@@ -75,8 +75,11 @@ def run_job(
     """
     folder = RunFolder(plan.job.output_path, started=now())
     try:
-        with _Logging(folder.path / LOG_FILE):
-            return _run_in(folder, plan, _Edge(options, now, connect))
+        with RunLog(folder.path):
+            try:
+                return _run_in(folder, plan, _Edge(options, now, connect))
+            except sqlite3.Error as error:
+                raise StorageError(folder.path, error) from error
     finally:
         folder.release()
 
@@ -92,6 +95,7 @@ class _Edge(NamedTuple):
 def _run_in(folder: RunFolder, plan: Plan, edge: _Edge) -> RunSummary:
     options = edge.options
     identity = Identity(plan.job.identity(), plan.dataset.fingerprint())
+    folder.refuse_other_work(identity)
     scan = _known_scan(folder, identity, options.limit)
     if scan is None:
         scan = scan_dataset(
@@ -100,12 +104,11 @@ def _run_in(folder: RunFolder, plan: Plan, edge: _Edge) -> RunSummary:
             on_progress=None if options.quiet else counting(options.stderr, "looking the input over"),
         )
         _preflight(plan)
-    folder.claim(identity)
-    manifest = folder.journal.manifest()
-    rows_per_part = int(manifest.get("rows_per_part", plan.rows_per_part(scan)))
+    rows_per_part = int(folder.journal.manifest().get("rows_per_part", plan.rows_per_part(scan)))
     layout = plan.layout(scan, folder.path, rows_per_part=rows_per_part, fingerprint=identity.fingerprint)
     folder.journal.write_manifest(
         {
+            **identity.to_manifest(),
             "name": plan.job.file.name,
             "rows": str(scan.rows),
             "rows_per_part": str(rows_per_part),
@@ -145,15 +148,16 @@ class _Run:
         began_s = loop.time()
         maybe_paid = self._folder.journal.take_open_attempts()
         parts = self._folder.parts(self._layout, self._rows)
-        counters = Counters(self._rows, sum_parts(list(parts.values())), self._plan.costs)
-        log.info("run %s: %d rows, %d of them in %d parts already", self._run_id, self._rows, counters.totals.rows,
+        in_parts = sum(part.rows for part in parts.values())
+        counters = Counters(self._rows, self._totals(list(parts.values())), self._plan.costs)
+        log.info("run %s: %d rows, %d of them settled, %d parts", self._run_id, self._rows, counters.totals.rows,
                  len(parts))  # fmt: skip
         if maybe_paid:
             log.warning("an earlier run ended with %d requests in flight: they are asked again and may be paid twice",
                         maybe_paid)  # fmt: skip
         self._write_run_file(counters.totals, None)
         stop = None
-        if counters.totals.rows < self._rows:
+        if in_parts < self._rows:
             gc.collect()
             gc.freeze()
             # Collections triggered by allocation alone cost 15-40 % at 1,000 requests in flight (docs/performance.md).
@@ -164,6 +168,14 @@ class _Run:
         self._write_run_file(counters.totals, summary)
         log.info("ended: %s", summary.exit_reason)
         return summary
+
+    def _totals(self, parts: list[PartRecord]) -> Totals:
+        """What earlier runs settled: the parts, and the rows kept in the journal whose part is still open."""
+        totals = sum_parts(parts)
+        for kept in self._folder.journal.open_outcomes():
+            asked = [outcome for outcome in kept if outcome.index < self._rows]
+            totals.add(asked, self._plan.costs(asked))
+        return totals
 
     async def _ask_rows(self, base_url: str, counters: Counters, done: set[int]) -> Stop | None:
         job, target = self._plan.job.file, self._plan.target
@@ -221,7 +233,7 @@ class _Run:
         meter = Meter(counters, lambda: _view(gate, target), self._layout.currency)
         feeder.start(done)
         try:
-            with signals_stop(runner.stop), deadline_stops(runner.stop, self._options.deadline_s):
+            with signals_stop(runner.interrupt), deadline_stops(runner.stop, self._options.deadline_s):
                 async with (
                     shown(meter, self._options.stderr, name=job.name, quiet=self._options.quiet),
                     _status_kept(self._folder, meter),
@@ -264,7 +276,6 @@ class _Run:
     def _summary(self, counters: Counters, stop: Stop | None, elapsed_s: float) -> RunSummary:
         totals = counters.totals
         code, reason = ending(stop, totals, self._rows, self._plan.job.file.budget.error_threshold)
-        earlier = int(self._folder.journal.manifest().get("maybe_paid", "0"))
         return RunSummary(
             job=self._plan.job.file.name,
             run_id=self._run_id,
@@ -278,7 +289,7 @@ class _Run:
             cost=None if totals.known_cost is None else str(totals.known_cost),
             currency=self._layout.currency,
             attempts=totals.attempts,
-            maybe_paid=totals.maybe_paid + earlier,
+            maybe_paid=totals.maybe_paid + self._folder.journal.maybe_paid(),
             sent=counters.sent,
             elapsed_s=round(elapsed_s, 3),
             run_folder=str(self._folder.path),
@@ -350,10 +361,14 @@ async def _status_kept(folder: RunFolder, meter: Meter) -> AsyncIterator[None]:
     """Leave a snapshot in the journal every other second, for `promptmill status` in another terminal."""
     loop = asyncio.get_running_loop()
 
+    def write(live: dict[str, Any] | None) -> None:
+        # A full disk ends the run where a row is kept, with a sentence; a snapshot may be missing.
+        with contextlib.suppress(sqlite3.Error):
+            folder.journal.write_manifest({"live": json.dumps(live)})
+
     async def keep() -> None:
         while True:
-            snapshot = meter.snapshot(loop.time())
-            folder.journal.write_manifest({"live": json.dumps(as_json(snapshot))})
+            write(as_json(meter.snapshot(loop.time())))
             await asyncio.sleep(_STATUS_EVERY_S)
 
     keeper = asyncio.create_task(keep())
@@ -363,27 +378,4 @@ async def _status_kept(folder: RunFolder, meter: Meter) -> AsyncIterator[None]:
         keeper.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await keeper
-        folder.journal.write_manifest({"live": "null"})
-
-
-class _Logging:
-    """run.log while the block runs; what ends it unexpectedly is logged there with its traceback."""
-
-    def __init__(self, path: Path) -> None:
-        self._handler = logging.FileHandler(path, encoding="utf-8")
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-
-    def __enter__(self) -> None:
-        log.addHandler(self._handler)
-        log.setLevel(logging.INFO)
-        log.propagate = False
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, PromptmillError):
-            log.error("%s", error)
-        elif error is not None:
-            log.critical("a bug", exc_info=error)
-        log.removeHandler(self._handler)
-        self._handler.close()
+        write(None)

@@ -1,59 +1,101 @@
-"""`promptmill export`: all parts of a run as one file in input order, streamed."""
+"""`promptmill export`: all parts of a run as one file in input order, streamed, written whole or not at all."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline.errors import JobError, RunFolderError
+from pipeline.journal import view
 from pipeline.parts import RESULTS
 
 _FORMATS = (".parquet", ".jsonl", ".csv")
-# A spreadsheet runs a cell that begins with one of these.
-_FORMULA = r"^[=+\-@\t\r]"
+# A spreadsheet runs a cell that begins with one of these (OWASP, CSV injection).
+_FORMULA_STARTS = "=+-@\t\r\n＝＋－＠"
+_FORMULA = f"^[{_FORMULA_STARTS.replace('-', '')}-]"
 
 
 def export(folder: Path, output: Path, *, formulas: bool = False, on_note: Callable[[str], None]) -> int:
     """Write a run's results so far to one .parquet, .jsonl or .csv file and return the rows.
 
-    In CSV, nested columns are JSON text, and text that a spreadsheet would run as a formula gets a leading apostrophe unless
-    `formulas`. Raises RunFolderError where there is nothing to export, JobError for an unknown extension.
+    Parquet keeps every column's type. In JSONL and CSV binary columns are base64 and durations ISO 8601; in CSV nested columns
+    are JSON text, and text that a spreadsheet would run as a formula gets a leading apostrophe unless `formulas`. Raises
+    RunFolderError where there is nothing to export, JobError for an unknown ending or a place that cannot be written.
     """
     if output.suffix not in _FORMATS:
         raise JobError(
             f"{output}: export writes {', '.join(_FORMATS)}; name the file with one of these endings"
         )
-    parts = sorted((folder / RESULTS).glob("part-*.parquet"))
+    asked_rows = int(view(folder).manifest.get("rows", "0"))
+    parts = sorted((folder / RESULTS).glob("part-*.parquet"), key=lambda part: int(part.stem[5:]))
     if not parts:
         raise RunFolderError(f"{folder} has no finished part yet; see `promptmill status {folder}`")
-    frame = pl.scan_parquet(parts)
-    schema = frame.collect_schema()
+    if output.absolute().parent == (folder / RESULTS).absolute():
+        raise JobError(
+            f"{output} would lie among the parts of the run and be read as one: write it elsewhere"
+        )
     scratch = output.with_name(output.name + ".tmp")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    if output.suffix == ".parquet":
-        frame.sink_parquet(scratch, compression="zstd")
-    elif output.suffix == ".jsonl":
-        frame.sink_ndjson(scratch)
-    else:
-        _flat(frame, schema, formulas=formulas).sink_csv(scratch)
-    scratch.replace(output)
-    numbers = [int(part.stem.removeprefix("part-")) for part in parts]
-    if numbers != list(range(len(numbers))):
-        on_note("the run is not finished: rows of ranges still open are left out")
-    return int(frame.select(pl.len()).collect().item())
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        _write(parts, scratch, output.suffix, formulas=formulas)
+        rows = sum(pq.read_metadata(part).num_rows for part in parts)
+        scratch.replace(output)
+    except (OSError, pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise JobError(f"{output} cannot be written: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            scratch.unlink()
+    if rows < asked_rows:
+        on_note(
+            f"the run is not finished: {rows:,} of {asked_rows:,} rows are exported, those of its finished parts"
+        )
+    return rows
 
 
-def _flat(frame: pl.LazyFrame, schema: pl.Schema, *, formulas: bool) -> pl.LazyFrame:
-    columns = []
-    for name, kind in schema.items():
-        column = pl.col(name)
-        if isinstance(kind, pl.Struct):
-            column = column.struct.json_encode()
-        elif kind.is_nested():
-            column = pl.struct(name).struct.json_encode()
-        elif kind == pl.Binary:
-            column = column.bin.encode("base64")
-        elif kind == pl.String and not formulas:
-            column = pl.when(column.str.contains(_FORMULA)).then("'" + column).otherwise(column).alias(name)
-        columns.append(column.alias(name))
-    return frame.select(columns)
+def _write(parts: list[Path], scratch: Path, ending: str, *, formulas: bool) -> None:
+    if ending == ".parquet":
+        schema = pq.read_schema(parts[0]).remove_metadata()
+        with pq.ParquetWriter(scratch, schema, compression="zstd") as writer:
+            for part in parts:
+                with pq.ParquetFile(part) as file:
+                    for batch in file.iter_batches():
+                        writer.write_batch(batch.replace_schema_metadata(None))
+        return
+    frame = pl.scan_parquet(parts)
+    columns = frame.collect_schema().items()
+    if ending == ".jsonl":
+        frame.select(_plain(pl.col(name), kind).alias(name) for name, kind in columns).sink_ndjson(scratch)
+        return
+    cells = [_cell(name, kind, formulas=formulas) for name, kind in columns]
+    frame.select(cells).sink_csv(scratch)
+
+
+def _plain(column: pl.Expr, kind: Any) -> pl.Expr:
+    """A column with what JSON has no form for as text, also within lists and structs."""
+    if kind == pl.Binary:
+        return column.bin.encode("base64")
+    if isinstance(kind, pl.Duration):
+        return column.dt.to_string("iso")
+    if isinstance(kind, pl.Array):
+        return _plain(column.arr.to_list(), pl.List(kind.inner))
+    if isinstance(kind, pl.List):
+        return column.list.eval(_plain(pl.element(), kind.inner))
+    if isinstance(kind, pl.Struct):
+        fields = [_plain(pl.field(field.name), field.dtype).alias(field.name) for field in kind.fields]
+        return column.struct.with_fields(*fields)
+    return column
+
+
+def _cell(name: str, kind: pl.DataType, *, formulas: bool) -> pl.Expr:
+    column = _plain(pl.col(name), kind)
+    if kind.is_nested():
+        # polars writes structs alone as JSON, so the value travels in one, and its {"": ... } is taken off again.
+        wrapped = pl.struct(column.alias("")).struct.json_encode()
+        column = pl.when(pl.col(name).is_not_null()).then(wrapped.str.head(-1).str.tail(-4))
+    elif kind in (pl.String, pl.Binary) and not formulas:
+        column = pl.when(column.str.contains(_FORMULA)).then("'" + column).otherwise(column)
+    return column.alias("'" + name if name.startswith(tuple(_FORMULA_STARTS)) and not formulas else name)

@@ -28,7 +28,7 @@ class Fed(NamedTuple):
 class Feeder:
     """Feeds rows [0, rows) of a dataset, but for those of ranges that have their part already.
 
-    `on_full` is told of each range whose last outcome is in.
+    `on_full` is told of each range whose last outcome is in; `on_no_room` is called before rows wait for a range's end.
     """
 
     def __init__(self, dataset: Dataset, rows: int, layout: Layout, journal: Journal) -> None:
@@ -45,12 +45,18 @@ class Feeder:
         self._closed = False
         self._fed_to = 0
         self.on_full: Callable[[OpenRange], None] = lambda _: None
+        self.on_no_room: Callable[[], None] = lambda: None
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every row was fed and every range has its part."""
+        return self._closed and self._fed_to >= self._total and not self._open
 
     def start(self, done: Collection[int]) -> None:
         """Begin at the first row that has no part; `done` are the numbers of the parts there are."""
         self._done = done
         size = self._layout.rows_per_part
-        first = next(n for n in range(self._total // size + 1) if n not in done) * size
+        first = next(n for n in range(len(done) + 1) if n not in done) * size
         self._fed_to = first
         self._rows = islice(self._dataset.rows(start=first), max(self._total - first, 0))
 
@@ -72,6 +78,7 @@ class Feeder:
                 if len(self._open) >= MAX_OPEN_RANGES:
                     self._held = row
                     self._room.clear()
+                    self.on_no_room()
                     await self._room.wait()
                     continue
                 range_ = self._opened(number)

@@ -2,8 +2,7 @@
 
 It owns the run lock, the manifest (what this folder is a run of), the attempts and outcomes of ranges that have no part
 file yet, and the list of parts. An attempt is committed before it is sent, an outcome when it comes; both in group
-commits: all that gathers during one turn of the event loop is one transaction. A part's rows leave in the transaction that
-records the part.
+commits: what gathers within two milliseconds is one transaction. A part's rows leave in the transaction that records the part.
 
 What an attempt row means after a crash:
 
@@ -45,13 +44,18 @@ CREATE TABLE IF NOT EXISTS parts (number INTEGER PRIMARY KEY, rows INTEGER NOT N
 """
 _BEGIN_ATTEMPT = "INSERT INTO attempts VALUES (?, 1, 0) ON CONFLICT (idx) DO UPDATE SET open = 1"
 _END_ATTEMPT = "UPDATE attempts SET open = 0, maybe_paid = maybe_paid + ? WHERE idx = ?"
+# A part that is shorter than the others keeps its rows here.
 _OPEN_OUTCOMES = """
-SELECT data FROM outcomes WHERE NOT EXISTS (
-    SELECT 1 FROM parts, manifest WHERE manifest.name = 'rows_per_part'
-    AND outcomes.idx >= parts.number * CAST(manifest.value AS INTEGER)
-    AND outcomes.idx < parts.number * CAST(manifest.value AS INTEGER) + parts.rows)
+WITH size (n) AS (SELECT CAST(value AS INTEGER) FROM manifest WHERE name = 'rows_per_part')
+SELECT data FROM outcomes, size LEFT JOIN parts ON parts.number = outcomes.idx / size.n
+WHERE parts.rows IS NULL OR outcomes.idx % size.n >= parts.rows
 ORDER BY idx"""
-_UNSETTLED = "NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.idx = attempts.idx)"
+_UNSETTLED = "FROM attempts WHERE NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.idx = attempts.idx)"
+_MAYBE_PAID = f"SELECT coalesce(sum(open + maybe_paid), 0) {_UNSETTLED}"
+_IN_FLIGHT = f"SELECT coalesce(sum(open), 0) {_UNSETTLED}"
+_OUTCOMES_AT_ONCE = 1000
+# A transaction costs 50 us whatever it holds, as much as all else that is done for a row; no provider answers in 2 ms.
+_GATHER_S = 0.002
 _encode = msgspec.msgpack.Encoder(decimal_format="string").encode
 _decode = msgspec.msgpack.Decoder(Outcome).decode
 
@@ -99,6 +103,19 @@ class Journal:
         path = folder / FILE_NAME
         path.touch(mode=0o600, exist_ok=True)
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare(path)
+        except (sqlite3.Error, RunFolderError):
+            self._db.close()
+            raise
+        self._begun: list[tuple[int]] = []
+        self._failed: list[tuple[int, int]] = []
+        self._recorded: list[tuple[int, bytes]] = []
+        self._waiting: list[asyncio.Future[None]] = []
+        self._scheduled = False
+        self._broken: sqlite3.Error | None = None
+
+    def _prepare(self, path: Path) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.executescript(_SCHEMA)
@@ -109,11 +126,6 @@ class Journal:
                 "use that version, or another output.path"
             )
         self.write_manifest({"journal_version": version})
-        self._begun: list[tuple[int]] = []
-        self._failed: list[tuple[int, int]] = []
-        self._recorded: list[tuple[int, bytes]] = []
-        self._commit: asyncio.Future[None] | None = None
-        self._broken: Exception | None = None
 
     # The manifest
 
@@ -128,58 +140,63 @@ class Journal:
 
     def begin_attempt(self, index: int) -> asyncio.Future[None]:
         """Note that a row is about to be sent; await the answer before sending. Raises sqlite3.Error if it cannot be kept."""
+        self._soon()
         self._begun.append((index,))
-        return self._soon()
+        # One future a caller: a cancelled task cancels what it awaits, which must not be what others await.
+        kept = asyncio.get_running_loop().create_future()
+        self._waiting.append(kept)
+        return kept
 
     def attempt_failed(self, index: int, *, maybe_paid: bool) -> None:
-        """Note that the row's attempt came to its end and failed; it will be tried again."""
-        self._failed.append((int(maybe_paid), index))
+        """Note that the row's attempt came to its end and failed; the row has no outcome yet."""
         self._soon()
+        self._failed.append((int(maybe_paid), index))
 
-    def record(self, outcome: Outcome) -> asyncio.Future[None]:
-        """Keep a row's outcome; done when committed."""
+    def record(self, outcome: Outcome) -> None:
+        """Keep a row's outcome."""
+        self._soon()
         self._recorded.append((outcome.index, _encode(outcome)))
-        return self._soon()
 
-    def _soon(self) -> asyncio.Future[None]:
+    def _soon(self) -> None:
         if self._broken is not None:
             raise self._broken
-        if self._commit is None:
-            loop = asyncio.get_running_loop()
-            self._commit = loop.create_future()
-            loop.call_soon(self.commit)
-        return self._commit
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_later(_GATHER_S, self.commit)
 
     def commit(self) -> None:
         """Write all that has gathered in one transaction and wake those who wait for it."""
-        done, self._commit = self._commit, None
-        if done is None:
-            return
-        try:
-            with self._transaction():
-                if self._begun:
-                    self._db.executemany(_BEGIN_ATTEMPT, self._begun)
-                if self._failed:
-                    self._db.executemany(_END_ATTEMPT, self._failed)
-                if self._recorded:
-                    self._db.executemany("INSERT OR REPLACE INTO outcomes VALUES (?, ?)", self._recorded)
-        except sqlite3.Error as error:
-            # Waiters stop here, before anything unrecorded is sent; nothing later may pretend to be kept.
-            self._broken = error
-            done.set_exception(error)
-            done.exception()
-            return
-        self._begun.clear()
-        self._failed.clear()
-        self._recorded.clear()
-        done.set_result(None)
+        self._scheduled = False
+        waiting, self._waiting = self._waiting, []
+        if self._broken is None and (self._begun or self._failed or self._recorded):
+            try:
+                with self._transaction():
+                    # In this order: an attempt that ends was begun in an earlier commit, and its row may begin the next in this.
+                    if self._failed:
+                        self._db.executemany(_END_ATTEMPT, self._failed)
+                    if self._begun:
+                        self._db.executemany(_BEGIN_ATTEMPT, self._begun)
+                    if self._recorded:
+                        self._db.executemany("INSERT OR REPLACE INTO outcomes VALUES (?, ?)", self._recorded)
+            except sqlite3.Error as error:
+                # Nothing unrecorded may be sent, and nothing later may pretend to be kept.
+                self._broken = error
+            self._begun.clear()
+            self._failed.clear()
+            self._recorded.clear()
+        for one in waiting:
+            if one.done():  # its row was cancelled
+                continue
+            if self._broken is None:
+                one.set_result(None)
+            else:
+                one.set_exception(self._broken)
 
-    def forget(self, indexes: list[int]) -> None:
-        """Drop outcomes, so that the next run asks these rows again."""
+    def flush(self) -> None:
+        """Commit now. Raises sqlite3.Error where this commit or an earlier one failed: then something is not kept."""
         self.commit()
-        with self._transaction():
-            self._db.executemany("DELETE FROM outcomes WHERE idx = ?", [(i,) for i in indexes])
-            self._db.executemany("DELETE FROM attempts WHERE idx = ?", [(i,) for i in indexes])
+        if self._broken is not None:
+            raise self._broken
 
     # Ranges and parts
 
@@ -187,6 +204,12 @@ class Journal:
         """The outcomes kept for rows [first, end) of a range that has no part yet."""
         rows = self._db.execute("SELECT idx, data FROM outcomes WHERE idx >= ? AND idx < ?", (first, end))
         return {index: _decode(data) for index, data in rows}
+
+    def open_outcomes(self) -> Iterator[list[Outcome]]:
+        """All outcomes kept for rows that have no part, in input order, some at a time."""
+        rows = self._db.execute(_OPEN_OUTCOMES)
+        while some := rows.fetchmany(_OUTCOMES_AT_ONCE):
+            yield [_decode(data) for (data,) in some]
 
     def parts(self) -> dict[int, PartRecord]:
         return {part.number: part for part in _parts(self._db)}
@@ -196,7 +219,7 @@ class Journal:
 
         `keep_rows` keeps the outcomes of a part that is shorter than the others, so that it can grow with the dataset.
         """
-        self.commit()
+        self.flush()
         with self._transaction():
             self._db.execute(
                 "INSERT OR REPLACE INTO parts VALUES (?, ?, ?)",
@@ -212,17 +235,19 @@ class Journal:
         with self._transaction():
             self._db.execute("DELETE FROM parts WHERE number = ?", (number,))
 
+    def maybe_paid(self) -> int:
+        """How many requests for rows without outcome may have been paid: those of earlier runs and those still open."""
+        (count,) = self._db.execute(_MAYBE_PAID).fetchone()
+        return int(count) + int(self.manifest().get("maybe_paid", "0"))
+
     def take_open_attempts(self) -> int:
         """Count what an earlier run sent and never got settled, and clear it: those rows will be asked again."""
         with self._transaction():
-            (count,) = self._db.execute(
-                f"SELECT coalesce(sum(open + maybe_paid), 0) FROM attempts WHERE {_UNSETTLED}"  # noqa: S608
-            ).fetchone()
-            self._db.execute("DELETE FROM attempts")
-            before = int(self.manifest().get("maybe_paid", "0"))
+            (count,) = self._db.execute(_MAYBE_PAID).fetchone()
             self._db.execute(
-                "INSERT OR REPLACE INTO manifest VALUES ('maybe_paid', ?)", (str(before + count),)
+                "INSERT OR REPLACE INTO manifest VALUES ('maybe_paid', ?)", (str(self.maybe_paid()),)
             )
+            self._db.execute("DELETE FROM attempts")
         return int(count)
 
     def close(self) -> None:
@@ -244,11 +269,11 @@ class _Transaction:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            self._db.execute("COMMIT" if kind is None else "ROLLBACK")
-        except sqlite3.Error:
-            if self._db.in_transaction:
+            if kind is None:
+                self._db.execute("COMMIT")
+        finally:
+            if self._db.in_transaction:  # a full disk may have rolled it back already
                 self._db.execute("ROLLBACK")
-            raise
 
 
 class JournalView(NamedTuple):
@@ -267,16 +292,19 @@ def view(folder: Path) -> JournalView:
         raise RunFolderError(
             f"{folder} is not a run folder: it has no {FILE_NAME}. Give the job's output.path"
         )
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-        db.execute("BEGIN")
-        return JournalView(
-            manifest=dict(db.execute("SELECT name, value FROM manifest")),
-            parts=list(_parts(db)),
-            outcomes=[_decode(data) for (data,) in db.execute(_OPEN_OUTCOMES)],
-            in_flight=db.execute(
-                f"SELECT count(*) FROM attempts WHERE open = 1 AND {_UNSETTLED}"  # noqa: S608
-            ).fetchone()[0],
-        )
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            db.execute("BEGIN")
+            return JournalView(
+                manifest=dict(db.execute("SELECT name, value FROM manifest")),
+                parts=list(_parts(db)),
+                outcomes=[_decode(data) for (data,) in db.execute(_OPEN_OUTCOMES)],
+                in_flight=db.execute(_IN_FLIGHT).fetchone()[0],
+            )
+    except sqlite3.Error as error:
+        raise RunFolderError(
+            f"{path} cannot be read: {error}. Look at the folder as the user who runs the job"
+        ) from error
 
 
 def _parts(db: sqlite3.Connection) -> Iterator[PartRecord]:

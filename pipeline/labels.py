@@ -1,12 +1,12 @@
 """What a labelling run came to: how many of each label, and how far they agree with known ones."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import polars as pl
 
 from pipeline.jobspec import ResponseSection
-from pipeline.parts import RESULT_COLUMNS, result_name
+from pipeline.parts import RESULT_COLUMNS
 
 
 def label_lines(results: Path, response: ResponseSection) -> Iterator[str]:
@@ -22,9 +22,21 @@ def label_lines(results: Path, response: ResponseSection) -> Iterator[str]:
     yield f"labels: {', '.join(said)}"
     if response.gold is None:
         return
-    gold = pl.col(result_name(response.gold, RESULT_COLUMNS | {"label"}))
+    schema = frame.collect_schema()
+    name = _gold_name(response.gold, schema.names())
+    if schema[name].is_nested():
+        return
+    gold = pl.col(name).cast(pl.String)
     known = frame.filter(gold.is_not_null())
-    same = gold.str.strip_chars().str.to_lowercase() == pl.col("label").str.to_lowercase()
+    same = gold.str.strip_chars().str.to_lowercase() == pl.col("label").str.strip_chars().str.to_lowercase()
     rows, agreed = known.select(pl.len(), same.fill_null(value=False).sum()).collect().row(0)
     if rows:
         yield f"agreement with the known labels in {response.gold!r}: {agreed:,} of {rows:,} ({agreed / rows:.0%})"
+
+
+def _gold_name(gold: str, names: Collection[str]) -> str:
+    """The gold column's name among the results; renamed where it bears a result column's, past other columns' own names."""
+    if gold in RESULT_COLUMNS | {"label"}:
+        while f"{gold}_input" in names:
+            gold += "_input"
+    return gold

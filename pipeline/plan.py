@@ -82,9 +82,9 @@ class Plan:
     def wanted_columns(self) -> list[str] | None:
         """The input columns to carry along, or None for all that are not messages."""
         columns, gold = self.job.file.output.columns, self.job.file.response.gold
-        if columns is None or gold is None or gold in columns:
-            return columns
-        return [*columns, gold]
+        if columns is None:
+            return None
+        return list(dict.fromkeys(columns if gold is None else [*columns, gold]))
 
     def layout(self, scan: DatasetScan, folder: Path, *, rows_per_part: int, fingerprint: str) -> Layout:
         """How the part files look. Raises JobError for an output or gold column that the dataset has not."""
@@ -124,10 +124,11 @@ class Plan:
         for name in wanted:
             if name not in scan.columns:
                 raise JobError(_no_column("output.columns or response.gold", name, scan.columns))
-        taken = RESULT_COLUMNS | {field.name for field in self.check.fields()}
+        results = RESULT_COLUMNS | {field.name for field in self.check.fields()}
+        taken = results | set(wanted)  # a column keeps its own name where it can, whatever stands before it
         inputs: list[InputColumn] = []
         for name in wanted:
-            shown = result_name(name, taken)
+            shown = result_name(name, taken) if name in results else name
             taken |= {shown}
             inputs.append(InputColumn(name, shown, schema.field(name).type if schema else pa.string()))
         return tuple(inputs)
@@ -194,12 +195,12 @@ def _row_id(id_column: str | None) -> Callable[[Row], str | None]:
 def _params(job: JobSpec, target: Target, check: AnswerCheck) -> dict[str, Any]:
     params = dict(job.file.params)
     wanted = check.response_format()
-    if wanted is None or "response_format" in params:
-        return params
     by_schema = job.answer_schema is not None and target.model is not None and bool(target.model.json_schema)
-    if target.provider.labels_by_grammar or by_schema:
-        params["response_format"] = wanted
-    return params
+    if wanted is not None and (target.provider.labels_by_grammar or by_schema):
+        params.setdefault("response_format", wanted)
+    return dict(
+        sorted(params.items())
+    )  # the same parameters in another order are the same prompt, with the same key
 
 
 def _no_column(key: str, name: str, columns: Sequence[str]) -> str:

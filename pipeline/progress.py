@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, NamedTuple, TextIO
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -22,6 +22,10 @@ from pipeline.totals import Costs, Totals
 
 _RATE_WINDOW_S = 60.0
 _SUM_AT_ONCE = 500
+_NAME_CHARS = 24
+_BAR_CHARS = 32
+_LEAST_BAR_CHARS = 4
+_BETWEEN = " · "
 
 
 @dataclass(slots=True)
@@ -174,13 +178,16 @@ async def shown(meter: Meter, stream: TextIO, *, name: str, quiet: bool) -> Asyn
 
 
 def counting(stream: TextIO, what: str) -> Callable[[int], None] | None:
-    """A callback that shows a growing number of rows on a terminal's line; None where there is no terminal."""
+    """A callback that shows a growing number of rows on a terminal's line of its own; None where there is no terminal."""
     if not stream.isatty():
         return None
+    up = ""
 
     def show(rows: int) -> None:
-        stream.write(f"\r{what}: {rows:,} rows\x1b[K\r")
+        nonlocal up
+        stream.write(f"{up}{what}: {rows:,} rows\x1b[K\n")
         stream.flush()
+        up = "\x1b[A"  # to where the line began
 
     return show
 
@@ -200,26 +207,37 @@ async def _lines(meter: Meter, stream: TextIO, name: str, every_s: float = 5.0) 
 
 async def _bar(meter: Meter, stream: TextIO, name: str, every_s: float = 0.25) -> None:
     loop = asyncio.get_running_loop()
-    with Live(console=Console(file=stream), auto_refresh=False, transient=False) as live:
+    console = Console(file=stream)
+    with Live(console=console, auto_refresh=False, redirect_stdout=False) as live:
+
+        def draw() -> None:
+            live.update(drawn(meter.snapshot(loop.time()), name, console.width), refresh=True)
+
         try:
             while True:
-                live.update(_drawn(meter.snapshot(loop.time()), name), refresh=True)
+                draw()
                 await asyncio.sleep(every_s)
         finally:
-            live.update(_drawn(meter.snapshot(loop.time()), name), refresh=True)
+            draw()
 
 
-def _drawn(snapshot: Snapshot, name: str) -> Table:
+def drawn(snapshot: Snapshot, name: str, width: int) -> Group:
+    """A snapshot as it looks on a terminal of so many columns: the bar, and below it the facts, broken between two of them."""
     share = snapshot.done / snapshot.rows if snapshot.rows else 1.0
-    head = Table.grid(padding=(0, 1))
-    head.add_row(
-        Text(name, style="bold"),
-        ProgressBar(total=max(snapshot.rows, 1), completed=snapshot.done, width=32),
-        f"{snapshot.done:,}/{snapshot.rows:,} rows",
-        f"{share:4.0%}",
-        f"{snapshot.rows_per_s:,.1f} rows/s",
+    figures = (
+        f"{snapshot.done:,}/{snapshot.rows:,} rows {int(share * 100):3}%  {snapshot.rows_per_s:,.1f} rows/s"
     )
-    whole = Table.grid()
-    whole.add_row(head)
-    whole.add_row(Text(" · ".join(facts(snapshot)), style="dim"))
-    return whole
+    title = name if len(name) <= _NAME_CHARS else name[: _NAME_CHARS - 1] + "…"
+    head = Table.grid(padding=(0, 1))
+    for _ in range(3):
+        head.add_column(no_wrap=True)
+    bar_width = min(_BAR_CHARS, width - len(title) - len(figures) - 2)
+    bar = ProgressBar(total=max(snapshot.rows, 1), completed=snapshot.done, width=bar_width)
+    head.add_row(Text(title, style="bold"), bar if bar_width >= _LEAST_BAR_CHARS else "", figures)
+    lines: list[str] = []
+    for fact in facts(snapshot):
+        if lines and len(lines[-1]) + len(_BETWEEN) + len(fact) <= width:
+            lines[-1] += _BETWEEN + fact
+        else:
+            lines.append(fact)
+    return Group(head, Text("\n".join(lines), style="dim"))

@@ -32,7 +32,6 @@ from pipeline.records import (
 from pipeline.response import AnswerCheck
 from pipeline.transport import Transport
 
-# Closed kept-alive connections are retried at once and for nothing, but a server that only ever closes is a fault.
 _UNCOUNTED_LIMIT = 3
 
 
@@ -63,12 +62,12 @@ class RunEnded(NamedTuple):
 
 @dataclass(slots=True)
 class _RowState:
-    """What the attempts of one row have in common. `sending` is true while a request is on the wire."""
+    """What the attempts of one row have in common. `began_s` is moved on by all time spent in the gate's line."""
 
     prompt: Prompt
     request: Request
     began_s: float
-    admitted_s: float = 0.0
+    admitted_s: float = 0.0  # the latest attempt
     attempts: int = 0
     uncounted: int = 0
     maybe_paid: int = 0
@@ -117,6 +116,7 @@ class Asker:
             if following is Next.LEAVE:
                 return None
             if isinstance(result, Failure) and POLICIES[result.kind].ends == "run":
+                self._note_failed(row, result)
                 return RunEnded(result)
         return self._outcome(row, result)
 
@@ -128,7 +128,10 @@ class Asker:
         await self.gate.acquire(reserved)
         row.admitted_s = loop.time()
         try:
-            row.queue_ms = (row.admitted_s - queued_s) * 1000
+            queue_s = row.admitted_s - queued_s
+            row.queue_ms = queue_s * 1000
+            # The limits' line may be longer than a row's deadline, which is for what the row itself meets.
+            row.began_s += queue_s
             sending.add(row.request.index)
             await self.journal.begin_attempt(row.request.index)
             if row.started_at_us is None:
@@ -139,7 +142,7 @@ class Asker:
             reply = await self.transport.send(row.request)
             row.latency_ms = (loop.time() - sent_s) * 1000
             result = self._judge(row, reply)
-            used = self._used_tokens(row.request, result)
+            used = self._used_tokens(row, result)
         finally:
             sending.discard(row.request.index)
             self.gate.release(reserved, used)
@@ -153,7 +156,8 @@ class Asker:
         else:
             row.http_status = reply.status
             result = self.decode(reply)
-            if self.spec.keep_raw:
+            # A refusal never takes the place of the answer that was paid for.
+            if self.spec.keep_raw and (row.answer is None or isinstance(result, Completion)):
                 row.raw = reply.body.decode("utf-8", "replace")
         if isinstance(result, Failure):
             return result
@@ -171,19 +175,22 @@ class Asker:
         row.fields = checked
         return result
 
-    def _used_tokens(self, request: Request, result: Completion | Failure) -> int | None:
+    def _used_tokens(self, row: _RowState, result: Completion | Failure) -> int | None:
         """The tokens a reply used up of the quota; None where that is unknown. Teaches the expectation."""
-        if isinstance(result, Completion):
-            usage = result.usage
-            if usage.prompt_tokens is not None and usage.completion_tokens is not None:
-                self.expectation.learn(request.tokens_estimate, usage.prompt_tokens, usage.completion_tokens)
-                return usage.prompt_tokens + usage.completion_tokens
+        answered = isinstance(result, Completion) or result.kind is FailureKind.INVALID_ANSWER
+        if not answered or row.answer is None:
+            return None if isinstance(result, Failure) and result.maybe_paid else 0
+        usage = row.answer.usage
+        if usage.prompt_tokens is None or usage.completion_tokens is None:
             return None
-        return None if result.maybe_paid or result.kind is FailureKind.INVALID_ANSWER else 0
+        self.expectation.learn(row.request.tokens_estimate, usage.prompt_tokens, usage.completion_tokens)
+        return usage.prompt_tokens + usage.completion_tokens
 
     def _next(self, row: _RowState, failure: Failure) -> Next:
         """What follows a failed attempt; its effects on everyone are applied here, once an attempt."""
         self._harden(failure)
+        # Closed kept-alive connections cost the row nothing, but a server that only ever closes is at fault.
+        failure.uncounted = failure.uncounted and row.uncounted < _UNCOUNTED_LIMIT
         if failure.maybe_paid:
             row.maybe_paid += 1
         policy = POLICIES[failure.kind]
@@ -192,11 +199,16 @@ class Asker:
         if not policy.retry or not self._bounds_left(row, failure, policy):
             return Next.SETTLE
         self.counters.failed_attempts[failure.kind] += 1
-        self.journal.attempt_failed(row.request.index, maybe_paid=failure.maybe_paid)
+        self._note_failed(row, failure)
         if failure.uncounted:
             row.uncounted += 1
             row.attempts -= 1
         return Next.LEAVE if self.stopping() else Next.AGAIN
+
+    def _note_failed(self, row: _RowState, failure: Failure) -> None:
+        # An invalid answer was paid for; should the row stay without outcome, the next run pays again.
+        paid = failure.maybe_paid or failure.kind is FailureKind.INVALID_ANSWER
+        self.journal.attempt_failed(row.request.index, maybe_paid=paid)
 
     def _harden(self, failure: Failure) -> None:
         """Turn a kind that has gone on for too long without one answer into what it then means."""
@@ -211,7 +223,7 @@ class Asker:
         if failure.kind is FailureKind.INVALID_ANSWER and not self.spec.repair:
             return False
         if failure.uncounted:
-            return row.uncounted < _UNCOUNTED_LIMIT
+            return True
         bound = min(self.spec.max_attempts, policy.max_attempts or self.spec.max_attempts)
         elapsed_s = asyncio.get_running_loop().time() - row.began_s
         return (

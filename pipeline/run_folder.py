@@ -4,21 +4,36 @@ A folder holds the results of one job over one dataset. Opening it repairs what 
 part and the commit that records it, and removes half-written parts.
 """
 
+import contextlib
 import json
+import logging
 import os
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from pipeline.errors import RunFolderError, SetupError
+from pipeline.errors import PromptmillError, RunFolderError, SetupError
 from pipeline.journal import Journal, RunLock
 from pipeline.parts import Layout, found_part
 from pipeline.totals import PartRecord, Totals
 
 RUN_FILE = "run.json"
 LOG_FILE = "run.log"
+log = logging.getLogger("promptmill")
+
+
+class StorageError(PromptmillError):
+    """The run folder took no more writes; all that was committed is safe."""
+
+    def __init__(self, folder: Path, error: BaseException) -> None:
+        super().__init__(
+            f"the run folder {folder} cannot be written any more: {error}. "
+            "What was committed is safe: make room (or make it writable) and run the same command again"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +59,21 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = RunLock(path, note=f"started {started:%Y-%m-%d %H:%M:%S %Z}")
-            (path / "results").mkdir(exist_ok=True)
-            self.journal = Journal(path)
-        except OSError as error:
+            with contextlib.ExitStack() as undo:
+                undo.callback(self._lock.release)
+                (path / "results").mkdir(exist_ok=True)
+                self.journal = Journal(path)
+                undo.pop_all()
+        except (OSError, sqlite3.Error) as error:
             raise SetupError(
-                f"the run folder {path} cannot be used: {error.strerror or error}. "
+                f"the run folder {path} cannot be used: {getattr(error, 'strerror', None) or error}. "
                 "Make it writable, or set another output.path"
             ) from error
 
-    def claim(self, identity: Identity) -> None:
-        """Make a new folder this job's; raise RunFolderError where it holds other work, and say what differs."""
+    def refuse_other_work(self, identity: Identity) -> None:
+        """Raise RunFolderError where the folder holds results of another job or dataset, and say what differs."""
         manifest = self.journal.manifest()
         if "job" not in manifest:
-            self.journal.write_manifest(identity.to_manifest())
             return
         before = json.loads(manifest["job"])
         changed = [
@@ -77,19 +94,17 @@ class RunFolder:
         recorded = self.journal.parts()
         for scratch in layout.results.glob("*.tmp"):
             scratch.unlink()
-        for path in sorted(layout.results.glob("part-*.parquet")):
-            number = int(path.stem.removeprefix("part-"))
-            if number in recorded:
-                continue
+        known = {layout.path(number) for number in recorded}
+        for path in sorted(set(layout.results.glob("part-*.parquet")) - known):
             found = found_part(path, layout)
-            if found is None or found.number != number:
+            if found is None or layout.path(found.number) != path:
                 raise RunFolderError(
                     f"{path} is not a part that this run wrote. Move it elsewhere and run the same command again"
                 )
             self.journal.add_part(
-                found, number * layout.rows_per_part, keep_rows=found.rows < layout.rows_per_part
+                found, found.number * layout.rows_per_part, keep_rows=found.rows < layout.rows_per_part
             )
-            recorded[number] = found
+            recorded[found.number] = found
         for number, part in list(recorded.items()):
             path = layout.path(number)
             expected = min(layout.rows_per_part, rows - number * layout.rows_per_part)
@@ -107,22 +122,74 @@ class RunFolder:
                     f"{path} has {part.rows:,} rows, more than this run asks for. "
                     "Run without --limit, or with a larger one; results are never taken back"
                 )
+        self._same_columns(layout, recorded)
         return recorded
+
+    def _same_columns(self, layout: Layout, recorded: dict[int, PartRecord]) -> None:
+        """All parts have the same input columns, or no reader could take them together."""
+        columns = [column.name for column in layout.inputs]
+        before = json.loads(self.journal.manifest().get("columns", "null"))
+        if recorded and before is not None and before != columns:
+            changed = ", ".join(sorted(set(before) ^ set(columns))) or "their order"
+            raise RunFolderError(
+                f"the parts in {layout.results} were written while fewer rows were looked at, and their columns differ "
+                f"from those of this run: {changed}. Name output.columns and give another output.path"
+            )
+        self.journal.write_manifest({"columns": json.dumps(columns)})
 
     def write_run_file(self, content: dict[str, Any]) -> None:
         """Replace run.json as a whole."""
         path = self.path / RUN_FILE
         scratch = path.with_name(RUN_FILE + ".tmp")
-        with scratch.open("w", encoding="utf-8") as file:
-            json.dump(content, file, indent=2, ensure_ascii=False, default=str)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
+        try:
+            with scratch.open("w", encoding="utf-8") as file:
+                json.dump(content, file, indent=2, ensure_ascii=False, default=str)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            scratch.replace(path)
+        except OSError as error:
+            raise StorageError(self.path, error) from error
 
     def release(self) -> None:
         self.journal.close()
         self._lock.release()
+
+
+class _LogFile(logging.FileHandler):
+    """A log that a full disk leaves incomplete, instead of a traceback on stderr for each line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
+class RunLog:
+    """run.log while the block runs; what ends it unexpectedly is logged there with its traceback."""
+
+    def __init__(self, folder: Path) -> None:
+        self._handler = _LogFile(folder / LOG_FILE, encoding="utf-8")
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def __enter__(self) -> None:
+        log.addHandler(self._handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, PromptmillError):
+            log.error("%s", error)
+        elif isinstance(error, KeyboardInterrupt):
+            log.info("interrupted before the first row")
+        elif error is not None:
+            log.critical("a bug", exc_info=error)
+        log.removeHandler(self._handler)
+        self._handler.close()
 
 
 def sum_parts(parts: Sequence[PartRecord]) -> Totals:

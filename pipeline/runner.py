@@ -10,7 +10,7 @@ import asyncio
 import logging
 import sqlite3
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
 from pipeline.errors import PromptmillError
@@ -22,16 +22,13 @@ from pipeline.protocol.compatible import EncodeError
 from pipeline.records import Failure, FailureKind, Outcome, Prompt, Request, Row, Status
 from pipeline.render import Renderer
 from pipeline.retry import Asker, RunEnded
+from pipeline.run_folder import StorageError
 from pipeline.summary import Stop
 
 # So many first rows that all fail alike, none answered, and the run stops: a wrong setting must not cost a million calls.
 ALIKE_LIMIT = 20
 GRACE_S = 30.0
 log = logging.getLogger("promptmill")
-
-
-class StorageError(PromptmillError):
-    """The run folder took no more writes; all that was committed is safe."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,66 +48,88 @@ class Runner:
     stopped: Stop | None = None
     _tasks: dict[asyncio.Task[None], int] = field(default_factory=dict)
     _sending: set[int] = field(default_factory=set)
-    _first_failures: list[tuple[Outcome, OpenRange]] = field(default_factory=list)
     _answered: bool = False
+    _first_failure: Outcome | None = None
+    _alike: int = 0
+    _held: list[tuple[Outcome, OpenRange]] = field(default_factory=list)
     _full: "asyncio.Queue[OpenRange | None]" = field(default_factory=asyncio.Queue)
-    _bug: BaseException | None = None
+    _error: BaseException | None = None
 
     async def run(self) -> None:
         """Ask every row the feeder has. Returns when all is done or stopped; `stopped` says which.
 
-        Raises StorageError where the run folder cannot be written, DatasetError where the input changed under the run.
+        Raises StorageError where the run folder cannot be written, DatasetError where the input changed under the run, and
+        whatever a bug raised in a worker or the writer: the run stops with it, in good order.
         """
         self.feeder.on_full = self._full.put_nowait
-        writer = asyncio.create_task(self._write_parts())
-        for _ in range(self.workers):
-            self._tasks[asyncio.create_task(self._work())] = -1
+        self.feeder.on_no_room = self._settle_held
+        writer = self._begin(self._write_parts())
+        self._tasks.update((self._begin(self._work()), -1) for _ in range(self.workers))
+        # What they raise has gone to `_failed` when they end.
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if not self.stopped:
-            self._settle_held()
+        try:
+            if self.stopped is None:
+                self._settle_held()
+            self.journal.flush()
+        except sqlite3.Error as error:
+            self._failed(error)
         self._full.put_nowait(None)
-        await writer
-        if self._bug is not None:
-            raise self._bug
+        await asyncio.gather(writer, return_exceptions=True)
+        if self._error is not None:
+            raise self._error
+        if self.stopped is None and not self.feeder.exhausted:
+            raise AssertionError("the run came to its end, and not every row has its outcome")
 
     def stop(self, stop: Stop, *, grace_s: float = GRACE_S) -> None:
-        """Stop: feed no more, drop what is not on the wire, give the rest its grace. A second call ends the grace at once."""
-        again = self.stopped is not None
-        if not again:
-            self.stopped = stop
-            log.info("stopping: %s", stop.reason)
-            self.feeder.close()
+        """Stop: feed no more, drop what is not on the wire, give the rest its grace. Only the first reason counts."""
+        if self.stopped is not None:
+            return
+        self.stopped = stop
+        log.info("stopping: %s", stop.reason)
+        self.feeder.close()
         for task, index in self._tasks.items():
-            if again or index not in self._sending:
+            if index not in self._sending:
                 task.cancel()
-        if not again:
-            asyncio.get_running_loop().call_later(grace_s, self._end_grace)
+        asyncio.get_running_loop().call_later(grace_s, self._end_grace)
+
+    def interrupt(self, stop: Stop) -> None:
+        """Stop because somebody asks for it; where the run is stopping already, end the grace at once."""
+        if self.stopped is None:
+            self.stop(stop)
+        else:
+            self._end_grace()
 
     def _end_grace(self) -> None:
         for task in self._tasks:
             task.cancel()
 
+    def _begin(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        if isinstance(error, sqlite3.Error):
+            error = StorageError(self.layout.folder, error)
+        self._error = self._error or error
+        self.stop(Stop(error.exit_code if isinstance(error, PromptmillError) else 1, str(error)))
+
     async def _work(self) -> None:
         me = asyncio.current_task()
         assert me is not None  # noqa: S101  (workers are tasks)
-        try:
-            while (fed := await self.feeder.take()) is not None:
-                self._tasks[me] = fed.row.index
-                outcome = await self._one(fed.row)
-                if isinstance(outcome, RunEnded):
-                    failure = outcome.failure
-                    self.stop(Stop(4, f"the provider refuses: {failure.code}: {failure.message}"))
-                elif outcome is not None:
-                    self._settled(outcome, fed)
-                self._tasks[me] = -1
-        except PromptmillError as error:
-            self._broken(error)
-        except (sqlite3.Error, OSError) as error:
-            self._broken(StorageError(_storage_sentence(self.layout, error)))
-
-    def _broken(self, error: PromptmillError) -> None:
-        self._bug = self._bug or error
-        self.stop(Stop(error.exit_code, str(error)))
+        while (fed := await self.feeder.take()) is not None:
+            self._tasks[me] = fed.row.index
+            outcome = await self._one(fed.row)
+            if isinstance(outcome, RunEnded):
+                failure = outcome.failure
+                self.stop(Stop(4, f"the provider refuses: {failure.code}: {failure.message}"))
+            elif outcome is not None:
+                self._settled(outcome, fed)
+            self._tasks[me] = -1
 
     async def _one(self, row: Row) -> Outcome | RunEnded | None:
         try:
@@ -141,31 +160,30 @@ class Runner:
 
     def _settled(self, outcome: Outcome, fed: Fed) -> None:
         """Keep an outcome; the first ones are held back while they all fail alike."""
-        if self._answered or outcome.attempts == 0:
+        failure = outcome.failure
+        if self._answered or (failure is not None and failure.kind is FailureKind.INVALID_INPUT):
             self._keep(outcome, fed.range)
             return
-        failure = outcome.failure
-        held = self._first_failures
-        if (
-            failure is None
-            or outcome.status is not Status.FAILED
-            or (held and not _alike(held[0][0], outcome))
-        ):
+        first = self._first_failure
+        if failure is None or outcome.status is not Status.FAILED or (first and not _alike(first, outcome)):
             self._answered = True
             self._settle_held()
             self._keep(outcome, fed.range)
             return
-        held.append((outcome, fed.range))
-        self.journal.attempt_failed(outcome.index, maybe_paid=False)
-        if len(held) >= ALIKE_LIMIT and self.stopped is None:
-            self.stop(
-                Stop(4, f"the first {len(held)} rows all failed alike: {failure.code}: {failure.message}"),
-            )
+        self._first_failure = first or outcome
+        self._alike += 1
+        self._held.append((outcome, fed.range))
+        self.journal.attempt_failed(outcome.index, maybe_paid=failure.maybe_paid)
+        if self._alike >= ALIKE_LIMIT:
+            code = 1 if failure.kind is FailureKind.INTERNAL else 4
+            reason = f"the first {self._alike} rows all failed alike: {failure.code}: {failure.message}"
+            self.stop(Stop(code, reason))
 
     def _settle_held(self) -> None:
-        for outcome, range_ in self._first_failures:
+        """Let the held outcomes stand; also before rows wait for a range that would never be full without them."""
+        held, self._held = self._held, []
+        for outcome, range_ in held:
             self._keep(outcome, range_)
-        self._first_failures.clear()
 
     def _keep(self, outcome: Outcome, range_: OpenRange) -> None:
         self.journal.record(outcome)
@@ -179,12 +197,10 @@ class Runner:
         while (full := await self._full.get()) is not None:
             try:
                 record = await asyncio.to_thread(write_part, full, self.layout)
-                short = full.size < self.layout.rows_per_part
-                self.journal.add_part(record, full.first, keep_rows=short)
-            except (sqlite3.Error, OSError) as error:
+            except OSError as error:
                 # The rows stay in the journal: the next run writes the part from there.
-                self._broken(StorageError(_storage_sentence(self.layout, error)))
-                continue
+                raise StorageError(self.layout.folder, error) from error
+            self.journal.add_part(record, full.first, keep_rows=full.size < self.layout.rows_per_part)
             self.feeder.written(full)
 
 
@@ -192,11 +208,4 @@ def _alike(one: Outcome, other: Outcome) -> bool:
     a, b = one.failure, other.failure
     return (
         a is not None and b is not None and (a.kind, a.code, a.http_status) == (b.kind, b.code, b.http_status)
-    )
-
-
-def _storage_sentence(layout: Layout, error: Exception) -> str:
-    return (
-        f"the run folder {layout.folder} cannot be written any more: {error}. "
-        "What was committed is safe: make room (or make it writable) and run the same command again"
     )

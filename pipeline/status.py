@@ -32,7 +32,8 @@ class RunStatus:
         if self.live is not None and self.live.cost is not None:
             return f"cost {self.live.cost:.6f} {self.live.currency}"
         if self.totals.known_cost is None:
-            return f"cost unknown for {self.totals.unpriced:,} rows; of the others {self.totals.cost:.6f}"
+            known = f"; of the others {self.totals.cost:.6f}" if self.totals.cost else ""
+            return f"cost unknown for {self.totals.unpriced:,} rows{known}"
         following = (
             f", and that of {self.open_rows:,} rows whose part is still open" if self.open_rows else ""
         )

@@ -11,13 +11,13 @@ Stopper = Callable[[Stop], None]
 
 
 @contextlib.contextmanager
-def signals_stop(stop_run: Stopper) -> Iterator[None]:
-    """Drain at SIGINT, SIGTERM and SIGHUP; a second one ends the grace at once."""
+def signals_stop(interrupt: Stopper) -> Iterator[None]:
+    """Call `interrupt` at each SIGINT, SIGTERM and SIGHUP."""
     loop = asyncio.get_running_loop()
     codes = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 143}
     for number, code in codes.items():
         stop = Stop(code, f"stopped by {number.name}; run the same command again to go on")
-        loop.add_signal_handler(number, stop_run, stop)
+        loop.add_signal_handler(number, interrupt, stop)
     try:
         yield
     finally:

@@ -41,12 +41,12 @@ class RunSummary:
     results: str
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False)
+        return json.dumps(asdict(self))  # ASCII alone: whatever the locale of a cron run, it can be printed
 
 
 def ending(stop: Stop | None, totals: Totals, rows: int, error_threshold: float) -> Stop:
-    """The exit code and reason of a run that has come to its end, stopped or not."""
-    if stop is not None:
+    """The exit code and reason of a run that has come to its end, stopped or not; a stop after the last row changes nothing."""
+    if stop is not None and totals.rows < rows:
         return stop
     failed = totals.status[Status.FAILED]
     if rows and failed / rows > error_threshold:

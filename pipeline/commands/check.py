@@ -6,28 +6,14 @@ from pathlib import Path
 import click
 
 from pipeline.check import check_plan, exact_tokens, shown_request
-from pipeline.commands.job import job_options, read_plan
+from pipeline.commands.job import read_plan
+from pipeline.errors import JobError
 from pipeline.plan import Plan, scan_dataset
 from pipeline.progress import counting
 from pipeline.transport.seam import shown as shown_url
 
 
-@click.command(
-    "check",
-    epilog="""\b
-Examples:
-  promptmill check jobs/review-sentiment.toml
-  promptmill check jobs/review-sentiment.toml --limit 1000 --show 3
-  promptmill check jobs/review-sentiment.toml --input data/samples/dirty.jsonl --set input.id=null
-
-\b
-Exit codes: 0 all is well, 2 the job or its input is wrong, 3 some rows cannot become prompts.""",
-)
-@job_options
-@click.option(
-    "--show", default=1, show_default=True, type=click.IntRange(min=0), help="Requests to show in full."
-)
-def command(
+def carry_out(
     job: Path,
     overrides: tuple[str, ...],
     *,
@@ -36,10 +22,14 @@ def command(
     limit: int | None,
     show: int,
 ) -> int:
-    """Look the job in the file JOB over: job file, dataset and every rendered prompt. Sends nothing and needs no network."""
+    """Look a job over and print what was found; the report is the result, so it goes to stdout."""
     plan = read_plan(job, overrides, input_path=input_path, output_path=output_path)
     scan = scan_dataset(plan, limit=limit, on_progress=counting(sys.stderr, "looking the input over"))
     report = check_plan(plan, scan, limit=limit, show=show, on_progress=counting(sys.stderr, "rendering"))
+    try:
+        plan.layout(scan, plan.job.output_path, rows_per_part=plan.rows_per_part(scan), fingerprint="")
+    except JobError as error:
+        report.problems.append(str(error))
     for line in _facts(plan):
         click.echo(line)
     click.echo(f"rows      {report.rows:,}, {report.rendered:,} of them become requests, about "

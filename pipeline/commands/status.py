@@ -8,24 +8,22 @@ from pipeline.progress import facts
 from pipeline.status import read_status
 
 
-@click.command(
-    "status",
-    epilog="""\b
-Examples:
-  promptmill status runs/review-sentiment
-  watch -n 5 promptmill status runs/review-sentiment""",
-)
-@click.argument("run", type=click.Path(path_type=Path))
-def command(run: Path) -> int:
-    """Show how far the run in the folder RUN is; works from another terminal while it goes on."""
+def carry_out(run: Path) -> int:
+    """Print how far a run is; that is the result, so it goes to stdout."""
     status = read_status(run)
-    share = status.totals.rows / status.rows if status.rows else 1.0
-    state = "running" if status.running else "finished" if status.totals.rows == status.rows else "stopped"
+    if not status.rows:
+        so_far = "looking its input over" if status.running else "nothing was asked; run.log says why"
+        click.echo(f"{status.name}: {so_far}")
+        return 0
+    done, parts = status.totals.rows, status.parts
+    state = "running" if status.running else "finished" if done == status.rows else "stopped"
+    percent = 1000 * done // status.rows / 10  # rounded down: 100 % is all of them
     click.echo(
-        f"{status.name}: {state}, {status.totals.rows:,} of {status.rows:,} rows ({share:.1%}), {status.parts:,} parts"
+        f"{status.name}: {state}, {done:,} of {status.rows:,} rows ({percent:.1f}%), "
+        f"{parts:,} {'part' if parts == 1 else 'parts'}"
     )
     for name, count in sorted(status.totals.status.items()):
-        click.echo(f"  {name:<10} {count:>12,}")
+        click.echo(f"  {name:<24} {count:>12,}")
     for kind, count in status.totals.errors.most_common():
         click.echo(f"  {kind:<24} {count:>12,}  (failure kind)")
     for name, count in status.totals.tokens.items():

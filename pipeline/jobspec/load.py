@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,7 +21,16 @@ from pydantic import BaseModel, ValidationError
 from pipeline.errors import JobError
 from pipeline.jobspec.sections import JobFile
 
-_PLACEHOLDER = re.compile(r"\{(today|yesterday|now:[^{}]+|env:[A-Za-z_][A-Za-z0-9_]*)\}")
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+# What pydantic says in words of Python, said in words of TOML.
+_SAID = {
+    "model_type": "this is a section: it holds keys of its own",
+    "string_type": "write text in quotes",
+    "list_type": "write a list: [...]",
+    "dict_type": "write a table: {...} or a section of its own",
+    "finite_number": "write a finite number",
+    "missing": "this key is missing",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,19 +75,25 @@ def _canonical(value: Any) -> bytes:
 
 
 def load_job(path: Path, *, overrides: Sequence[str], env: Mapping[str, str], now: datetime) -> JobSpec:
-    """Read and check a job file. Overrides are `section.key=value`, the value read as TOML where it can be, else as text.
+    """Read and check a job file.
 
+    Overrides are `section.key=value`, the value read as TOML where it can be, else as text; `null` takes the key out.
     Raises JobError with a sentence that names the file, the key, what was found and what is known.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(
+            path.read_text(encoding="utf-8-sig")
+        )  # an editor on Windows puts a BOM before it
     except FileNotFoundError:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.toml")], n=1)
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
         raise JobError(f"there is no job file {path}{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise JobError(f"the job file {path} cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # tomllib's own error is a ValueError, and so is a number too long
         raise JobError(f"{path} is not valid TOML: {error}") from error
     for override in overrides:
         _apply(data, override)
@@ -87,18 +102,25 @@ def load_job(path: Path, *, overrides: Sequence[str], env: Mapping[str, str], no
     except ValidationError as error:
         raise JobError(_sentences(path, error)) from None
     folder = path.parent.absolute()
+
+    def placed(text: str) -> Path:
+        return _absolute(folder, expand(text, env=env, now=now))
+
     return JobSpec(
         file=file,
         source=folder / path.name,
-        input_path=_absolute(folder, expand(file.input.path, env=env, now=now)),
-        output_path=Path(_absolute(folder, expand(file.output.path, env=env, now=now))),
-        answer_schema=_answer_schema(folder, file),
-        ca_file=Path(_absolute(folder, file.transport.ca_file)) if file.transport.ca_file else None,
+        input_path=str(placed(file.input.path)),
+        output_path=placed(file.output.path),
+        answer_schema=_answer_schema(file.response.json_schema, placed),
+        ca_file=placed(file.transport.ca_file) if file.transport.ca_file else None,
     )
 
 
 def expand(text: str, *, env: Mapping[str, str], now: datetime) -> str:
-    """Fill `{today}`, `{yesterday}`, `{now:FORMAT}` (strftime) and `{env:NAME}` in a path."""
+    """Fill `{today}`, `{yesterday}`, `{now:FORMAT}` (strftime) and `{env:NAME}` in a path.
+
+    Raises JobError for any other word in braces, for a variable that is not set, and for no path at all.
+    """
 
     def value(match: re.Match[str]) -> str:
         word = match.group(1)
@@ -106,41 +128,59 @@ def expand(text: str, *, env: Mapping[str, str], now: datetime) -> str:
             return now.date().isoformat()
         if word == "yesterday":
             return (now.date() - timedelta(days=1)).isoformat()
-        if word.startswith("now:"):
-            return now.strftime(word[4:])
-        name = word[4:]
-        if name not in env:
-            raise JobError(f"the path {text!r} needs the environment variable {name}, which is not set")
-        return env[name]
-
-    filled = _PLACEHOLDER.sub(value, text)
-    if left := re.search(r"\{[a-z]*[:}]", filled):
+        kind, _, detail = word.partition(":")
+        if kind == "now" and detail:
+            return now.strftime(detail)
+        if kind == "env" and detail:
+            if not env.get(detail):
+                raise JobError(
+                    f"the path {text!r} needs the environment variable {detail}, which is not set or empty"
+                )
+            return env[detail]
         raise JobError(
-            f"the path {text!r} holds {left.group(0)!r}, which is not known; "
+            f"the path {text!r} holds {match.group(0)!r}, which is not known; "
             "known are {today}, {yesterday}, {now:FORMAT} and {env:NAME}"
         )
-    return filled
+
+    if not text.strip() or "\0" in text:
+        raise JobError(f"a path is needed; found {text!r}")
+    return _PLACEHOLDER.sub(value, text)
 
 
-def _absolute(folder: Path, path: str) -> str:
+def _absolute(folder: Path, path: str) -> Path:
     if path.startswith("s3://"):
         raise JobError(f"{path}: s3:// paths are not supported in this version; give a local path")
-    return str((folder / Path(path).expanduser()).absolute())
+    try:
+        found = folder / Path(path).expanduser()
+        if ".." not in found.parts:
+            return found
+        # Up to the last ".." links are followed, as the system would; behind it a link keeps the name it is known by.
+        head = len(found.parts) - found.parts[::-1].index("..")
+        return Path(*found.parts[:head]).resolve().joinpath(*found.parts[head:])
+    except (OSError, RuntimeError) as error:  # no such user after "~", links in a circle
+        raise JobError(f"the path {path!r} cannot be followed: {error}") from None
 
 
-def _answer_schema(folder: Path, file: JobFile) -> dict[str, Any] | None:
-    schema = file.response.json_schema
+def _answer_schema(
+    schema: str | dict[str, Any] | None, placed: Callable[[str], Path]
+) -> dict[str, Any] | None:
     if isinstance(schema, str):
-        where = folder / schema
+        where = placed(schema)
         try:
             schema = orjson.loads(where.read_bytes())
         except FileNotFoundError:
             raise JobError(f"[response] schema: there is no file {where}") from None
+        except OSError as error:
+            raise JobError(f"[response] schema: {where} cannot be read: {error.strerror}") from None
         except orjson.JSONDecodeError as error:
             raise JobError(f"[response] schema: {where} is not valid JSON: {error}") from None
     if schema is None:
         return None
-    if not isinstance(schema, dict) or not isinstance(schema.get("properties"), dict):
+    if (
+        not isinstance(schema, dict)
+        or not isinstance(schema.get("properties"), dict)
+        or not schema["properties"]
+    ):
         raise JobError('[response] schema must be a JSON Schema of type "object" with properties')
     return schema
 
@@ -150,16 +190,23 @@ def _apply(data: dict[str, Any], override: str) -> None:
     names = key.strip().split(".")
     if not equals or not all(names):
         raise JobError(f"--set takes section.key=value; found {override!r}")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
     at = data
     for name in names[:-1]:
         at = at.setdefault(name, {})
         if not isinstance(at, dict):
             raise JobError(f"--set {key}: {name} is not a section")
-    at[names[-1]] = value
+    if text.strip() == "null":  # TOML has no word for "not set"
+        at.pop(names[-1], None)
+    else:
+        at[names[-1]] = _override_value(text)
+
+
+def _override_value(text: str) -> Any:
+    try:
+        found = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    return found["value"] if len(found) == 1 else text  # several lines of text may look like several keys
 
 
 def _sentences(path: Path, error: ValidationError) -> str:
@@ -172,10 +219,8 @@ def _sentences(path: Path, error: ValidationError) -> str:
             near = difflib.get_close_matches(at[-1], known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
             lines.append(f"unknown key {where!r}; {hint}")
-        elif problem["type"] == "missing":
-            lines.append(f"{where!r} is missing")
         else:
-            message = problem["msg"].removeprefix("Value error, ")
+            message = _SAID.get(problem["type"], problem["msg"].removeprefix("Value error, "))
             lines.append(f"{where}: {message}")
     return f"{path}: " + "; ".join(lines)
 

@@ -1,24 +1,30 @@
 """The job file's sections as types: what may stand in it, with defaults. How it is read is `load.py`'s business."""
 
+import math
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_OWN_PARAMS = frozenset({"model", "messages", "stream", "stream_options"})
+_OWN_HEADERS = frozenset({"host", "content-length"})
+_KEY_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "api-key", "x-api-key"})
 
 
 def seconds(value: object) -> float:
     """Read a duration: a number of seconds, or text such as "90s", "10m", "1h30m"."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:
         return float(value)
     if isinstance(value, str):
         text = value.strip()
         parts = _DURATION.findall(text)
         if parts and _DURATION.sub("", text).strip() == "":
             total = sum(float(number) * _UNIT_S[unit] for number, unit in parts)
-            if total > 0:
+            if 0 < total < math.inf:
                 return total
     raise ValueError(f'not a duration: {value!r}; write seconds, or text such as "90s", "10m", "1h30m"')
 
@@ -29,12 +35,51 @@ def _env_name(value: str) -> str:
     return value
 
 
+def _http_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port out of range, a bracket left open
+        usable = False
+    if not usable:
+        raise ValueError('write the address up to /v1, such as "http://host:port/v1"')
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("a user name, query or fragment has no place in it; the key goes by api_key_env")
+    if parts.path.rstrip("/").endswith("/chat/completions"):
+        raise ValueError("leave /chat/completions out: it is added to each request")
+    return value.rstrip("/")
+
+
+def _not_json(value: Any, where: str) -> Iterator[str]:
+    """What in a TOML value has no JSON form that means the same, as sentences."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _not_json(inner, f"{where}.{name}" if where else name)
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            yield from _not_json(inner, f"{where}[{place}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{where} = {value} is no number in JSON"
+    elif isinstance(value, int) and not -(2**63) <= value < 2**64:
+        yield f"{where} does not fit 64 bits"
+    elif not isinstance(value, str | int | float):
+        yield f"{where} is a date or time of TOML, which JSON has not: put it in quotes"
+
+
+def _json_only(value: dict[str, Any]) -> dict[str, Any]:
+    if problem := next(_not_json(value, ""), None):
+        raise ValueError(problem)
+    return value
+
+
 Seconds = Annotated[float, BeforeValidator(seconds)]
 EnvName = Annotated[str, AfterValidator(_env_name)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+JsonObject = Annotated[dict[str, Any], AfterValidator(_json_only)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class InputSection(Section):
@@ -64,17 +109,15 @@ class PromptSection(Section):
 
 class ModelSection(Section):
     provider: str
-    name: str
+    name: str = Field(min_length=1)
     protocol: Literal["compatible"] = "compatible"
     route: Literal["realtime"] = "realtime"
-    base_url: str | None = None
+    base_url: HttpUrl | None = None
     api_key_env: EnvName | None = None
 
 
 class ResponseSection(Section):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-    json_schema: str | dict[str, Any] | None = Field(None, alias="schema")
+    json_schema: str | JsonObject | None = Field(None, alias="schema")
     labels: list[str] | None = Field(None, min_length=1)
     gold: str | None = None
     on_invalid: Literal["retry", "keep"] = "retry"
@@ -85,9 +128,10 @@ class ResponseSection(Section):
             raise ValueError("give either labels or schema, not both")
         if self.gold is not None and self.labels is None:
             raise ValueError("gold names the column of known labels: it goes with labels")
-        if self.labels is not None and len({label.strip().casefold() for label in self.labels}) < len(
-            self.labels
-        ):
+        labels = [label.strip().casefold() for label in self.labels or ()]
+        if "" in labels:
+            raise ValueError("one of the labels is empty")
+        if len(set(labels)) < len(labels):
             raise ValueError(
                 "two of the labels differ only in case or spaces; answers could not be told apart"
             )
@@ -144,7 +188,7 @@ class JobFile(Section):
     input: InputSection
     prompt: PromptSection
     model: ModelSection
-    params: dict[str, Any] = Field(default_factory=dict)
+    params: JsonObject = Field(default_factory=dict)
     response: ResponseSection = ResponseSection()
     output: OutputSection
     limits: LimitsSection = LimitsSection()
@@ -156,14 +200,18 @@ class JobFile(Section):
 
     @model_validator(mode="after")
     def _ours_alone(self) -> "JobFile":
-        ours = {"model", "messages", "stream", "stream_options"} & set(self.params)
-        if ours:
+        if ours := _OWN_PARAMS & set(self.params):
             raise ValueError(
                 f"params may not hold {', '.join(sorted(ours))}: the model stands in [model], the messages come from "
                 "[prompt], and answers are not streamed"
             )
-        if any(name.lower() in {"authorization", "host", "content-length"} for name in self.headers):
-            raise ValueError(
-                "headers may not set Authorization, Host or Content-Length; keys go by api_key_env"
-            )
+        limit = self.params.get("max_tokens", 1)
+        if not isinstance(limit, int) or isinstance(limit, bool):
+            raise ValueError(f"params.max_tokens is a whole number; found {limit!r}")
+        for name in self.headers:
+            if name.lower() in _OWN_HEADERS | _KEY_HEADERS:
+                raise ValueError(
+                    f"headers may not set {name}: a key never stands in a job file, it goes by model.api_key_env, "
+                    "and Host and Content-Length follow from the request"
+                )
         return self

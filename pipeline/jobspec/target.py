@@ -12,6 +12,7 @@ CHAT_PATH = "/chat/completions"
 DEFAULT_CONCURRENCY = 256
 # Labels come about one a second; more in flight than the local server has slots only wait there.
 LOCAL_CONCURRENCY = 4
+_STARTED: Mapping[str, Literal["local", "simulator"]] = {"local": "local", "simulator": "simulator"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +47,7 @@ def resolve_target(job: JobSpec, *, env: Mapping[str, str]) -> Target:
     section, limits = job.file.model, job.file.limits
     provider = catalog.load(section.provider)
     model = provider.model(section.name)
-    starts = (
-        section.provider if section.provider in ("local", "simulator") and section.base_url is None else None
-    )
+    starts = _STARTED.get(section.provider) if section.base_url is None else None
     base_url = section.base_url or provider.base_url
     if base_url is None and starts is None:
         raise JobError(
@@ -61,7 +60,7 @@ def resolve_target(job: JobSpec, *, env: Mapping[str, str]) -> Target:
         model_name=section.name,
         model=model,
         base_url=base_url,
-        starts="local" if starts == "local" else "simulator" if starts else None,
+        starts=starts,
         identity=base_url or section.provider,
         headers={**job.file.headers, **_authorization(job, provider, env)},
         requests_per_minute=limits.requests_per_minute or known.requests_per_minute,
@@ -80,5 +79,9 @@ def _authorization(job: JobSpec, provider: catalog.Provider, env: Mapping[str, s
         raise SetupError(
             f"{provider.title} needs an API key, and the environment variable {name} is not set. "
             f"Set it (export {name}=...) and run the same command again; to try without a key: --set model.provider=simulator"
+        )
+    if not (key.isascii() and key.isprintable()):
+        raise SetupError(
+            f"the environment variable {name} holds what no API key does: a line break, or letters beyond ASCII. Set it anew"
         )
     return {"Authorization": f"Bearer {key}"}

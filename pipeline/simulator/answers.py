@@ -1,6 +1,6 @@
 """What the simulator says: a label, a JSON value or a plausible text, the same for the same request and seed.
 
-No HTTP and no envelope here: messages in, answer text out. A JSON Schema in the request decides first. Else
+No HTTP and no envelope here: texts in, answer text out. A JSON Schema in the request decides first. Else
 the labels that the prompt offers are looked for, and the first rule that finds two wins:
 
 1. a line `Labels: a, b, c` (also classes, categories, options, choices, 标签, 类别, 选项)
@@ -13,6 +13,7 @@ Messages are looked through in order: what a system message offers goes before w
 
 import math
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from random import Random
 from typing import Any
@@ -20,7 +21,6 @@ from typing import Any
 import orjson
 
 from pipeline.simulator.instances import instance
-from pipeline.tokens import content_texts
 
 _SEARCHED_CHARS = 8_000  # offers stand in instructions, not in the depths of a document
 _LONGEST_LABEL = 40
@@ -84,14 +84,16 @@ _TOKENS_PER_SENTENCE = 11  # of the sentences above, on average
 _MOST_SENTENCES = 400
 
 
-def answer(messages: list[dict[str, Any]], response_format: Any, prompt_tokens: int, random: Random) -> str:
-    """Say something that fits the request: its schema, its labels, else a text that grows with the prompt."""
+def answer(texts: Sequence[str], response_format: Any, prompt_tokens: int, random: Random) -> str:
+    """Say something that fits the request: its schema, its labels, else a text that grows with the prompt.
+
+    `texts` are those of the messages, in order.
+    """
     kind = response_format.get("type") if isinstance(response_format, dict) else None
     if kind == "json_schema":
         described = response_format.get("json_schema")
         schema = described.get("schema") if isinstance(described, dict) else None
         return orjson.dumps(instance(schema, random)).decode()
-    texts = [text for message in messages for text in content_texts(message.get("content"))]
     if kind == "json_object":
         for text in texts:
             if (schema := _schema_in(text)) is not None:
@@ -103,7 +105,14 @@ def answer(messages: list[dict[str, Any]], response_format: Any, prompt_tokens: 
     return random.choice(labels) if labels else _text(texts, prompt_tokens, random)
 
 
-def offered_labels(texts: list[str]) -> tuple[str, ...]:
+def thought(texts: Sequence[str], prompt_tokens: int, random: Random) -> str:
+    """Say what a model thinks before it answers: about twice as much as it then says."""
+    chinese = _is_chinese(texts)
+    opening = "好的，用户提出了一个问题，我来想一想。" if chinese else "Okay, let me think about what is asked here. "
+    return opening + _text(texts, 2 * prompt_tokens, random)
+
+
+def offered_labels(texts: Sequence[str]) -> tuple[str, ...]:
     """Find the labels that the texts offer, by the rules above; empty where they offer none."""
     return next((labels for text in texts if (labels := _labels_in(text[:_SEARCHED_CHARS]))), ())
 
@@ -153,9 +162,13 @@ def _schema_in(text: str) -> Any:
     return schema if isinstance(schema, dict) and isinstance(schema.get("properties"), dict) else None
 
 
-def _text(texts: list[str], prompt_tokens: int, random: Random) -> str:
+def _is_chinese(texts: Sequence[str]) -> bool:
     last = texts[-1][:400] if texts else ""
-    chinese = len(_CJK.findall(last)) > 0.3 * len(last)
+    return len(_CJK.findall(last)) > 0.3 * len(last)
+
+
+def _text(texts: Sequence[str], prompt_tokens: int, random: Random) -> str:
+    chinese = _is_chinese(texts)
     tokens = random.lognormvariate(math.log(16 + prompt_tokens / 8), 0.6)
     count = min(1 + round(tokens / _TOKENS_PER_SENTENCE), _MOST_SENTENCES)
     sentences = _CHINESE if chinese else _ENGLISH

@@ -1,6 +1,6 @@
 """What goes wrong on purpose: the fault kinds, and which one a request meets.
 
-Decisions only. What a kind puts on the wire is in `server` and `refusals`.
+Decisions only. What a kind puts on the wire is in `chat_endpoint`, `delivery` and `refusals`.
 """
 
 from collections.abc import Mapping
@@ -30,6 +30,10 @@ class FaultKind(StrEnum):
     ERROR_200 = "error_200"  # 200 with an error inside
     PARTIAL = "partial"  # 200 with the provider's time-out header, text cut, no finish reason
     TRUNCATED = "truncated"  # finish reason length
+    PREFIXED_400 = "400_prefixed"  # a refusal whose JSON stands behind `data: `, as for a streamed call
+    CUT_STREAM = "cut_stream"  # the stream ends in good order, but before any finish reason
+    STALL_STREAM = "stall_stream"  # the stream begins, then nothing more comes
+    ERROR_EVENT = "error_event"  # the stream begins, then an error event ends it
 
 
 # These are said at once, before any limit is spent: the provider never began to work.
@@ -42,8 +46,11 @@ AT_ONCE = frozenset(
         FaultKind.UNAVAILABLE,
         FaultKind.HTML_502,
         FaultKind.BLOCKED,
+        FaultKind.PREFIXED_400,
     }
 )
+# These befall streams only; a call that does not stream is spared them.
+OF_STREAMS = frozenset({FaultKind.CUT_STREAM, FaultKind.STALL_STREAM, FaultKind.ERROR_EVENT})
 NO_FAULT = "none"
 
 

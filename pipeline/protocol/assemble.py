@@ -1,0 +1,338 @@
+"""Streams put together: events in, the whole answer out, for both wire formats.
+
+An `Assembler` gathers what each choice was sent piece by piece and then puts it into the shape of a whole compatible
+answer, which `compatible.answer` reads as if it had never been cut up. The answer stands only if every choice has
+its finish reason: a stream without one was cut, wherever it broke. What a format's events look like is said by its
+`Form`; framing is `sse.py`'s. Pure: no I/O, no clock, nothing is ever raised for foreign bytes.
+"""
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import orjson
+
+from pipeline.failures import Dialect
+from pipeline.protocol import compatible
+from pipeline.protocol.sse import Event, EventParser
+from pipeline.records import Completion, Failure, FailureKind, Response, Usage
+
+# As the transports bound a whole answer.
+MAX_STREAM_BYTES = 32 * 1024 * 1024
+_DONE = b"[DONE]"
+_TOO_LARGE = "the stream, or one event of it, is too large: ask for less in one answer"
+# The inside of a JSON string, whole: quotes only escaped, no control characters, no half of a surrogate pair.
+_STRING_INSIDE = re.compile(rb'[^"\\\x00-\x1f]*(?:\\[nrt"\\/bf][^"\\\x00-\x1f]*)*').fullmatch
+# Patterns that were of no use before the assembler stops to look for them (usage in every event, random padding).
+_USELESS_PATTERNS = 3
+_NEVER = b"\x00"  # begins no JSON
+
+
+class Form(NamedTuple):
+    """What the assembler has to know of a wire format.
+
+    `choices` finds an event's or a body's choices (None if it has none to speak of); `usage` maps a usage object;
+    `whole_usage` makes one of the last usage of each choice, where the format counts choices apart; `decode` reads an
+    answer that came whole after all.
+    """
+
+    choices: Callable[[dict[str, Any]], list[Any] | None]
+    usage: Callable[[Any], Usage]
+    decode: Callable[[Response, Dialect, datetime], Completion | Failure]
+    whole_usage: Callable[[list[dict[str, Any]]], dict[str, Any]] | None = None
+
+
+class _Call:
+    """One tool call as far as it has come."""
+
+    __slots__ = ("arguments", "id", "name", "whole_arguments")
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.name = ""
+        self.arguments: list[str] = []
+        self.whole_arguments: Any = None  # not sent as text, so not in pieces
+
+    def message(self) -> dict[str, Any]:
+        arguments = "".join(self.arguments) if self.arguments else self.whole_arguments
+        function = {"name": self.name or None, "arguments": arguments}
+        return {"id": self.id or None, "type": "function", "function": function}
+
+
+class _Choice:
+    """One choice as far as it has come; texts as lists of pieces."""
+
+    __slots__ = ("calls", "content", "current", "finish_reason", "logprobs", "reasoning", "refusal", "role")
+
+    def __init__(self) -> None:
+        self.role = "assistant"
+        self.content: list[str] = []
+        self.reasoning: list[str] = []
+        self.refusal: list[str] = []
+        self.calls: list[_Call] = []
+        self.current: dict[Any, _Call] = {}  # by the index the server gives them
+        self.logprobs: dict[str, list[Any]] = {}
+        self.finish_reason: str | None = None
+
+    def whole(self, index: int) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": self.role}
+        for name, pieces in (
+            ("content", self.content),
+            ("reasoning_content", self.reasoning),
+            ("refusal", self.refusal),
+        ):
+            if pieces:
+                message[name] = "".join(pieces)
+        if self.calls:
+            message["tool_calls"] = [call.message() for call in self.calls]
+        choice = {"index": index, "message": message, "finish_reason": self.finish_reason}
+        return {**choice, "logprobs": self.logprobs} if self.logprobs else choice
+
+
+class Assembler:
+    """One stream's answer in the making: `feed` it every piece, then ask for it with `finish`.
+
+    `started`: the first token of content, reasoning or a tool call has come. `complete`: so has the finish reason
+    of every choice; what can still come is the usage. With `cumulative`, each event repeats the whole text so far
+    (native, `incremental_output` false).
+    """
+
+    def __init__(
+        self, form: Form, *, cumulative: bool = False, max_stream_bytes: int = MAX_STREAM_BYTES
+    ) -> None:
+        self.started = False
+        self._form = form
+        self._cumulative = cumulative
+        self._left_bytes = max_stream_bytes
+        self._parser = EventParser()
+        self._choices: dict[int, _Choice] = {}
+        self._head: dict[str, Any] = {}  # what names the model and the request
+        self._usage: dict[str, Any] | None = None
+        self._usages: dict[int, dict[str, Any]] = {}
+        self._error: Event | None = None
+        self._garbled = False
+        self._done = False
+        # Most events differ from the one before in one text alone. The bytes around that text, once understood, need
+        # not be parsed again: `_raw` gathers what stands between them, for `_pieces`.
+        self._before = self._after = _NEVER
+        self._pieces: list[str] = []
+        self._raw: list[bytes] = []
+        self._lessons = 0 if cumulative else _USELESS_PATTERNS
+
+    @property
+    def complete(self) -> bool:
+        return bool(self._choices) and all(choice.finish_reason for choice in self._choices.values())
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next piece of the body, cut anywhere."""
+        self._left_bytes -= len(chunk)
+        if self._left_bytes < 0 or self._done:
+            return
+        if self._parser.between and self._has_pattern(chunk, b"data: " + self._before, self._after + b"\n\n"):
+            return
+        for event in self._parser.feed(chunk):
+            if not self._has_pattern(event.data, self._before, self._after):
+                self._take(event)
+
+    def _has_pattern(self, raw: bytes, before: bytes, after: bytes) -> bool:
+        """Whether these bytes differ from the event that was learnt in its text alone; then that text is kept."""
+        if raw.startswith(before) and raw.endswith(after) and len(raw) >= len(before) + len(after):
+            text = raw[len(before) : len(raw) - len(after)]
+            if _STRING_INSIDE(text):
+                self._raw.append(text)
+                return True
+        return False
+
+    def finish(self, response: Response, dialect: Dialect, now: datetime) -> Completion | Failure:
+        """What the stream came to; `response` has its status and headers, and the body if that came whole.
+
+        Never raises. `now` as in `compatible.decode`.
+        """
+        if response.body:
+            if response.status >= 300 or not compatible.is_event_stream(response.body):
+                return self._form.decode(response, dialect, now)
+            self.feed(response.body)
+        for event in self._parser.close():
+            self._take(event)
+        self._settle_raw()
+        if self._error is not None:
+            return self._refused(response, self._error, dialect, now)
+        if self._left_bytes < 0 or self._parser.too_large:
+            failure = compatible.unfinished(response, self._head, "response_too_large", _TOO_LARGE)
+            failure.kind = FailureKind.TOO_LARGE
+            return failure
+        if self._garbled:
+            return compatible.unfinished(
+                response, self._head, "not_json", "a part of the stream is not JSON, or was cut"
+            )
+        if not self._choices:  # perhaps an answer or an error that only the content type calls a stream
+            whole = Response(response.status, response.headers, self._parser.stray, response.latency_ms)
+            return self._form.decode(whole, dialect, now)
+        if not self.complete:
+            return compatible.unfinished(
+                response, self._head, "no_finish_reason", "the stream ended before its finish reason"
+            )
+        choices = [choice.whole(index) for index, choice in sorted(self._choices.items())]
+        usage = self._usage
+        if len(self._usages) > 1 and self._form.whole_usage is not None:
+            usage = self._form.whole_usage(list(self._usages.values()))
+        return compatible.answer(response, self._head, choices, self._form.usage(usage))
+
+    def _refused(self, response: Response, event: Event, dialect: Dialect, now: datetime) -> Failure:
+        """The failure that an error event tells of; tokens that came before it may be billed."""
+        told = Response(event.status or response.status, response.headers, event.data, response.latency_ms)
+        failure = compatible.refusal(told, compatible.loads(event.data), dialect, now)
+        failure.http_status = response.status
+        failure.request_id = failure.request_id or compatible.request_id(response, self._head)
+        failure.maybe_paid = failure.maybe_paid or self.started
+        return failure
+
+    def _take(self, event: Event) -> None:
+        """Take one event, whatever it holds."""
+        data = event.data
+        if data == _DONE:
+            self._done = True
+        if self._done or self._error is not None:
+            return
+        body = _loads(data)
+        if type(body) is not dict:
+            if event.name == b"error":
+                self._error = event
+            elif b"\n" in data:  # a server that leaves out the blank lines between its events
+                for line in data.split(b"\n"):
+                    self._take(Event(line, event.name, event.status))
+            elif data[:1] == b"{" and not self.complete:
+                self._garbled = True
+            return
+        choices = self._form.choices(body)
+        if event.name == b"error" or body.get("error") or (choices is None and compatible.error_of(body)):
+            self._error = event
+            return
+        self._settle_raw()
+        if not self._head:
+            self._head = {name: body[name] for name in ("model", "request_id", "id") if body.get(name)}
+        usage = body.get("usage")
+        if type(usage) is not dict:
+            usage = None
+        self._usage = usage or self._usage
+        for place, part in enumerate(choices or ()):
+            if type(part) is not dict:
+                continue
+            index = part.get("index")
+            if type(index) is not int:
+                index = place
+            choice = self._choices.get(index)
+            if choice is None:
+                choice = self._choices[index] = _Choice()
+            grown = self._gather(choice, part)
+            if len(choices or ()) == 1:
+                if usage is not None:
+                    self._usages[index] = usage
+                if grown is not None and self._lessons:
+                    self._learn(data, grown, is_content=grown is choice.content)
+
+    def _gather(self, choice: _Choice, part: dict[str, Any]) -> list[str] | None:
+        """Add what an event says of a choice; the text it added to, if it brought one text and nothing else."""
+        delta = part.get("delta")
+        if type(delta) is not dict:
+            delta = part.get("message")
+            if type(delta) is not dict:
+                delta = {}
+        finish = part.get("finish_reason")
+        if finish and type(finish) is str and finish != "null":
+            choice.finish_reason = finish
+        content = delta.get("content")
+        if type(content) is list:
+            content = compatible.joined(content)
+        reasoning = delta.get("reasoning_content") or delta.get("reasoning")
+        grown = None
+        if type(content) is str:
+            self._add(choice.content, content)
+            grown = choice.content if content else None
+        if reasoning and type(reasoning) is str:
+            self._add(choice.reasoning, reasoning)
+            grown = None if grown else choice.reasoning
+        calls, legacy = delta.get("tool_calls"), delta.get("function_call")
+        if not (calls or legacy or part.get("logprobs") or delta.get("refusal")):
+            return grown
+        if type(delta.get("refusal")) is str:
+            self._add(choice.refusal, delta["refusal"])
+        if type(legacy) is dict:
+            self._call(choice, {"function": legacy, "index": "legacy"})
+        for call in calls if type(calls) is list else ():
+            if type(call) is dict:
+                self._call(choice, call)
+        logprobs = part.get("logprobs")
+        if type(logprobs) is dict:
+            for name, entries in logprobs.items():
+                if type(entries) is list:
+                    held = choice.logprobs.setdefault(name, [])
+                    held.extend(entries[len(held) :] if self._cumulative else entries)
+        return None
+
+    def _add(self, pieces: list[str], text: str) -> None:
+        if self._cumulative and text:
+            pieces.clear()
+        pieces.append(text)
+        if text:
+            self.started = True
+
+    def _call(self, choice: _Choice, part: dict[str, Any]) -> None:
+        """Add a piece of a tool call. Servers repeat the id and name, send them empty, or leave the index out."""
+        id_, function, index = part.get("id"), part.get("function"), part.get("index")
+        function = function if type(function) is dict else {}
+        name, arguments = function.get("name"), function.get("arguments")
+        call = choice.current.get(index if type(index) in (int, str) else None)
+        other = call is not None and type(id_) is str and id_ not in ("", call.id) and bool(name)
+        if call is None or other:
+            call = _Call()
+            choice.calls.append(call)
+            for key in (index if type(index) in (int, str) else None, None):
+                choice.current[key] = call
+        self.started = True
+        if type(id_) is str and id_:
+            call.id = id_
+        if type(name) is str and name != call.name:
+            call.name = name if self._cumulative else call.name + name
+        if type(arguments) is str:
+            self._add(call.arguments, arguments)
+        elif arguments is not None:
+            call.whole_arguments = arguments
+
+    def _learn(self, data: bytes, pieces: list[str], *, is_content: bool) -> None:
+        """Take the bytes around an event's only text as the pattern of the events to come.
+
+        It is one if with another text in that place the event brings just that text: then equal bytes around any text
+        mean the same, since what stands inside a JSON string cannot change what is outside.
+        """
+        self._lessons -= 1
+        quoted = orjson.dumps(pieces[-1])
+        at = data.find(quoted)
+        if at < 0:
+            return
+        before, after = data[: at + 1], data[at + len(quoted) - 1 :]
+        other = "?" + pieces[-1]
+        body = _loads(before + orjson.dumps(other)[1:-1] + after)
+        choices = self._form.choices(body) if type(body) is dict else None
+        if choices and type(choices[0]) is dict:
+            scratch = _Choice()
+            if (
+                self._gather(scratch, choices[0])
+                == [other]
+                == (scratch.content if is_content else scratch.reasoning)
+            ):
+                self._before, self._after, self._pieces = before, after, pieces
+
+    def _settle_raw(self) -> None:
+        if self._raw:
+            self._pieces.append(_loads(b'"' + b"".join(self._raw) + b'"'))
+            self._raw = []
+            self._lessons = _USELESS_PATTERNS
+
+
+def _loads(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return compatible.loads(data)

@@ -1,0 +1,71 @@
+"""A folder with a job and its rows, and a `promptmill` that leaves no process behind."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.cli import CommandLine, Ended
+from tests.support.provider import Provider, serving
+
+JOB = """
+name = "mood"
+[input]
+path = "rows.jsonl"
+id = "id"
+[prompt]
+user = 'Is this "positive" or "negative"? {{ text }}'
+[model]
+provider = "simulator"
+name = "qwen-plus"
+[response]
+labels = ["positive", "negative"]
+[output]
+path = "out"
+"""
+
+
+@dataclass
+class Workplace:
+    """A user's folder: `job.toml`, `rows.jsonl`; results go to `out`."""
+
+    folder: Path
+    promptmill: CommandLine
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+    def write_rows(self, count: int) -> None:
+        rows = ({"id": f"r{n}", "text": f"text number {n}"} for n in range(count))
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (self.folder / "rows.jsonl").write_text(text, encoding="utf-8")
+
+    def point_at(self, provider: Provider, *, at_once: int = 4) -> None:
+        """Send the job to this provider as if it were DashScope, so many requests at once."""
+        job = self.folder / "job.toml"
+        address = f'provider = "dashscope"\nbase_url = "{provider.base_url}"'
+        text = job.read_text(encoding="utf-8").replace('provider = "simulator"', address)
+        job.write_text(f"{text}[limits]\nmax_concurrency = {at_once}\n", encoding="utf-8")
+        self.promptmill.env["DASHSCOPE_API_KEY"] = "sk-right"
+
+    def run(self, *arguments: str | Path, **env: str) -> Ended:
+        return self.promptmill("run", "job.toml", *arguments, **env)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Workplace]:
+    """A workplace with 40 rows. Whatever a test does there, no process may outlive it."""
+    place = Workplace(tmp_path, CommandLine(tmp_path))
+    (tmp_path / "job.toml").write_text(JOB, encoding="utf-8")
+    place.write_rows(40)
+    yield place
+    assert not place.promptmill.alive()
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    with serving() as provider:
+        yield provider

@@ -1,0 +1,287 @@
+"""All of a run but the wire and the command line: real rows, journal, gate and parts; the test brings a transport.
+
+Only what several tests build alike lives here; what must come of it stands in the tests. Times are the running loop's,
+so a rig runs on the virtual clock.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+import pyarrow as pa
+
+from pipeline.dataset import Dataset, open_dataset
+from pipeline.expectation import Expectation
+from pipeline.failures import Dialect
+from pipeline.feeder import Feeder
+from pipeline.jobspec import PromptSection
+from pipeline.journal import Journal
+from pipeline.limits import Limits, LocalGate
+from pipeline.parts import InputColumn, Layout
+from pipeline.progress import Counters
+from pipeline.protocol import compatible
+from pipeline.records import Failure, FailureKind, Outcome, Prompt, Request, Response, Row, Status
+from pipeline.render import Renderer
+from pipeline.response import AnswerCheck
+from pipeline.retry import Asker, RetrySpec
+from pipeline.run_folder import Identity, RunFolder, sum_parts
+from pipeline.runner import Runner
+from pipeline.totals import Costs, PartRecord
+from pipeline.transport import Transport
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+UNTIMED = ["started_at", "latency_ms", "first_token_ms", "queue_ms", "run_id"]
+Reply = Response | Failure
+Script = Callable[[str, int], Awaitable[Reply]]
+
+
+def answer(text: str = "positive", *, finish: str = "stop", prompt_tokens: int = 10) -> Response:
+    """A whole answer; it bills two tokens besides the prompt's."""
+    body = {
+        "id": "chat-1",
+        "model": "served",
+        "choices": [
+            {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text}}
+        ],
+        "usage": {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": 2,
+            "total_tokens": prompt_tokens + 2,
+        },
+    }
+    return Response(200, {}, json.dumps(body).encode(), 1.0)
+
+
+def refusal(status: int, code: str = "some_code", message: str = "no") -> Response:
+    error = {"error": {"code": code, "message": message}}
+    return Response(status, {}, json.dumps(error).encode(), 1.0)
+
+
+def lost(kind: FailureKind = FailureKind.TRANSPORT, **more: Any) -> Failure:
+    """What a transport says of a request that got no answer."""
+    return Failure(kind, "reset", "the connection was reset", **({"maybe_paid": True} | more))
+
+
+@dataclass
+class FakeTransport:
+    """A `Transport` played by a script of (row id, how many requests of this row so far, from 1)."""
+
+    script: Script
+    asked: Counter[str] = field(default_factory=Counter)
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    on_wire: int = 0
+    most_on_wire: int = 0
+
+    async def send(self, request: Request) -> Reply:
+        self.asked[request.row_id] += 1
+        self.bodies.append(json.loads(request.body))
+        self.on_wire += 1
+        self.most_on_wire = max(self.most_on_wire, self.on_wire)
+        try:
+            return await self.script(request.row_id, self.asked[request.row_id])
+        finally:
+            self.on_wire -= 1
+
+    async def aclose(self) -> None:
+        pass
+
+
+def always(reply: Reply) -> FakeTransport:
+    async def script(row_id: str, nth: int) -> Reply:
+        return reply
+
+    return FakeTransport(script)
+
+
+def playing(*replies: Reply) -> FakeTransport:
+    """Each row gets these replies in turn; the last one repeats."""
+
+    async def script(row_id: str, nth: int) -> Reply:
+        return replies[min(nth, len(replies)) - 1]
+
+    return FakeTransport(script)
+
+
+def tenth_of_a_cent_a_token(outcomes: Sequence[Outcome]) -> list[Decimal | None]:
+    """The total tokens of all answers, priced; None where there is no answer."""
+    one = Decimal("0.001")
+    return [
+        sum((one * (usage.total_tokens or 0) for usage in (o.completion.usage, *o.earlier)), Decimal(0))
+        if o.completion
+        else None
+        for o in outcomes
+    ]
+
+
+class Ran(NamedTuple):
+    """What a run came to. `taken` are the attempts an earlier run left open."""
+
+    runner: Runner
+    counters: Counters
+    taken: int
+    asker: Asker
+
+
+@dataclass(kw_only=True)
+class Rig:
+    """A job over `rows` rows with the ids r0, r1, ... in the folder; `open` journals are a test's own class."""
+
+    folder: Path
+    rows: int = 12
+    rows_per_part: int = 4
+    workers: int = 3
+    labels: list[str] | None = None
+    inputs: tuple[str, ...] = ("text",)
+    raw: bool = False
+    max_attempts: int = 6
+    row_deadline_s: float = 600.0
+    repair: bool = True
+    requests_per_minute: float | None = None
+    max_concurrency: int = 100
+    journal: Callable[[Path], Journal] = Journal
+    costs: Costs = tenth_of_a_cent_a_token
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "run"
+
+    def write_rows(self) -> Path:
+        path = self.folder / "rows.jsonl"
+        if not path.exists():
+            rows = ({"id": f"r{n}", "text": f"text {n}"} for n in range(self.rows))
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    def dataset(self) -> Dataset:
+        return open_dataset(str(self.write_rows()), base=self.folder)
+
+    def layout(self) -> Layout:
+        check = AnswerCheck(labels=self.labels)
+        return Layout(
+            folder=self.out,
+            rows_per_part=self.rows_per_part,
+            inputs=tuple(InputColumn(name, name, pa.string()) for name in self.inputs),
+            answer_fields=tuple(check.fields()),
+            carry=str,
+            costs=self.costs,
+            currency="CNY",
+            price_version="today",
+            route="realtime",
+            raw=self.raw,
+            fingerprint=self.identity().fingerprint,
+        )
+
+    def identity(self) -> Identity:
+        return Identity({"params": "p"}, self.dataset().fingerprint())
+
+    def open(self) -> RunFolder:
+        """The run folder as a run opens it, with this rig's kind of journal."""
+        folder = RunFolder(self.out, started=NOW)
+        if self.journal is not Journal:
+            folder.journal.close()
+            folder.journal = self.journal(self.out)
+        folder.journal.write_manifest(
+            {**self.identity().to_manifest(), "rows_per_part": str(self.rows_per_part), "rows": str(self.rows)}
+        )
+        return folder
+
+    async def run(
+        self, transport: Transport, *, during: Callable[[Runner], None] = lambda _: None
+    ) -> Ran:
+        """Run or resume, as the engine does; `during` gets the runner before it starts. Raises what the run raises."""
+        folder, layout = self.open(), self.layout()
+        try:
+            taken = folder.journal.take_open_attempts()
+            parts = folder.parts(layout, self.rows)
+            ran = self.build(folder.journal, layout, transport, parts)
+            during(ran.runner)
+            await ran.runner.run()
+            ran.counters.sum_up()
+            return ran._replace(taken=taken)
+        finally:
+            folder.release()
+
+    def build(
+        self, journal: Journal, layout: Layout, transport: Transport, parts: dict[int, PartRecord]
+    ) -> Ran:
+        """The runner and what it works with, over an open journal; the feeder is started."""
+        counters = Counters(self.rows, sum_parts(list(parts.values())), self.costs)
+        for kept in journal.open_outcomes():
+            counters.totals.add(kept, self.costs(kept))
+        feeder = Feeder(self.dataset(), self.rows, layout, journal)
+        renderer = Renderer(PromptSection(user="Say: {{ text }}"), {"temperature": 0}, row_id)
+        loop = asyncio.get_running_loop()
+        limits = Limits(
+            requests_per_minute=self.requests_per_minute,
+            tokens_per_minute=None,
+            max_concurrency=self.max_concurrency,
+        )
+        asker = Asker(
+            transport=transport,
+            gate=LocalGate(limits),
+            expectation=Expectation(2),
+            journal=journal,
+            encode=encode,
+            decode=lambda response: compatible.decode(response, Dialect.GENERIC, NOW),
+            check=AnswerCheck(labels=self.labels),
+            counters=counters,
+            wall_us=lambda: int(loop.time() * 1_000_000),
+            spec=RetrySpec(
+                max_attempts=self.max_attempts,
+                row_deadline_s=self.row_deadline_s,
+                repair=self.repair,
+                keep_raw=self.raw,
+                run_id="this-run",
+            ),
+            stopping=lambda: runner.stopped is not None,
+        )
+        runner = Runner(
+            feeder=feeder,
+            renderer=renderer,
+            encode=encode,
+            asker=asker,
+            journal=journal,
+            layout=layout,
+            counters=counters,
+            workers=self.workers,
+            row_id=row_id,
+            run_id="this-run",
+        )
+        feeder.start(set(parts))
+        return Ran(runner, counters, 0, asker)
+
+    def frame(self) -> pl.DataFrame:
+        """All parts there are, read as a user reads them, at any moment."""
+        return pl.scan_parquet(self.out / "results" / "*.parquet").collect()
+
+    def content(self) -> pl.DataFrame:
+        """What does not depend on time or on the run."""
+        return self.frame().drop(UNTIMED)
+
+    def whole(self) -> bool:
+        """Whether each row stands in the parts once, in input order."""
+        return self.frame()["row_id"].to_list() == [f"r{n}" for n in range(self.rows)]
+
+
+def row_id(row: Row) -> str | None:
+    found = row.columns.get("id")
+    return found if isinstance(found, str) else None
+
+
+def encode(prompt: Prompt) -> Request:
+    body = compatible.encode("m", prompt.messages, prompt.params)
+    key = hashlib.blake2b(body, digest_size=8).hexdigest()
+    return Request(prompt.index, prompt.row_id, key, body, len(body) // 4)
+
+
+def outcome(index: int, status: Status = Status.OK, **more: Any) -> Outcome:
+    """A settled row of little content."""
+    return Outcome(index=index, row_id=f"r{index}", status=status, **({"attempts": 1} | more))

@@ -1,0 +1,280 @@
+"""The journal: what is on disk at each moment, as another connection (or the next run) sees it."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import RunFolderBusy, RunFolderError
+from pipeline.journal import FILE_NAME, Journal, JournalView, RunLock, is_held, view
+from pipeline.records import (
+    Completion,
+    Failure,
+    FailureKind,
+    Outcome,
+    Status,
+    ToolCall,
+    Usage,
+)
+from pipeline.totals import PartRecord
+from tests.support.clock import run_virtual
+from tests.support.rig import outcome
+
+WHOLE = Outcome(
+    index=3,
+    row_id="r3",
+    status=Status.INVALID,
+    key="k",
+    completion=Completion(
+        content="好 \U0001f600",
+        finish_reason="weird",
+        usage=Usage(1, 2, 3, 0, None, 5, '{"x":1}'),
+        model="m",
+        tool_calls=[ToolCall("i", None, "{")],
+        partial=True,
+    ),
+    failure=Failure(FailureKind.INVALID_ANSWER, "c", "m", 200, "id", 1.5, maybe_paid=True),
+    fields={"n": 1, "x": 0.5, "b": True, "s": None},
+    earlier=[Usage(1)],
+    http_status=200,
+    attempts=2,
+    maybe_paid=1,
+    started_at_us=10**15,
+    latency_ms=0.1,
+    queue_ms=0.2,
+    run_id="run",
+    response="{}",
+)
+
+
+def with_journal(folder: Path, use: Callable[[Journal], Coroutine[Any, Any, None]]) -> None:
+    async def main() -> None:
+        journal = Journal(folder)
+        journal.write_manifest({"rows_per_part": "4"})
+        try:
+            await use(journal)
+        finally:
+            journal.close()
+
+    run_virtual(main())
+
+
+def break_attempts(folder: Path) -> None:
+    """Make every later commit of an attempt fail, as a full disk would."""
+    other = sqlite3.connect(folder / FILE_NAME)
+    other.execute("DROP TABLE attempts")
+    other.close()
+
+
+def test_an_attempt_is_on_disk_before_its_request_may_be_sent(tmp_path: Path) -> None:
+    async def use(journal: Journal) -> None:
+        kept = journal.begin_attempt(0)
+        assert not kept.done()
+        assert view(tmp_path).in_flight == 0
+        await kept
+        assert view(tmp_path).in_flight == 1
+
+    with_journal(tmp_path, use)
+
+
+def test_an_outcome_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
+    async def use(journal: Journal) -> None:
+        journal.record(WHOLE)
+        journal.flush()
+        assert journal.outcomes(0, 4) == {3: WHOLE}
+        assert journal.outcomes(4, 8) == {}
+        assert view(tmp_path).outcomes == [WHOLE]
+
+    with_journal(tmp_path, use)
+
+
+def test_what_gathers_is_committed_together_and_closing_commits_the_rest(tmp_path: Path) -> None:
+    async def use(journal: Journal) -> None:
+        first, second = journal.begin_attempt(0), journal.begin_attempt(1)
+        journal.record(outcome(5))
+        await first
+        assert second.done()
+        assert seen() == ([5], 2)
+        journal.record(outcome(6))
+
+    def seen() -> tuple[list[int], int]:
+        now = view(tmp_path)
+        return [o.index for o in now.outcomes], now.in_flight
+
+    with_journal(tmp_path, use)
+    assert seen() == ([5, 6], 2)
+
+
+def test_a_cancelled_worker_takes_nobody_elses_attempt_with_it(tmp_path: Path) -> None:
+    async def use(journal: Journal) -> None:
+        async def begin(index: int) -> None:
+            await journal.begin_attempt(index)
+
+        one, other = asyncio.create_task(begin(0)), asyncio.create_task(begin(1))
+        await asyncio.sleep(0)
+        one.cancel()
+        await other
+        assert one.cancelled()
+        assert view(tmp_path).in_flight == 2
+
+    with_journal(tmp_path, use)
+
+
+@pytest.mark.parametrize(
+    ("steps", "maybe_paid"),
+    [
+        ([], 0),
+        (["begin"], 1),
+        (["begin", "failed"], 0),
+        (["begin", "lost"], 1),
+        (["begin", "lost", "begin"], 2),
+        (["begin", "lost", "begin", "lost"], 2),
+        (["begin", "record"], 0),
+        (["begin", "lost", "begin", "record"], 0),
+    ],
+)
+def test_what_a_dead_run_may_have_paid_for_is_counted_once(
+    tmp_path: Path, steps: list[str], maybe_paid: int
+) -> None:
+    async def use(journal: Journal) -> None:
+        for step in steps:
+            if step == "begin":
+                await journal.begin_attempt(7)
+            elif step == "record":
+                journal.record(outcome(7))
+            else:
+                journal.attempt_failed(7, maybe_paid=step == "lost")
+
+    with_journal(tmp_path, use)
+
+    async def resume(journal: Journal) -> None:
+        assert journal.maybe_paid() == maybe_paid
+        assert journal.take_open_attempts() == maybe_paid
+        assert journal.take_open_attempts() == 0
+        assert journal.maybe_paid() == maybe_paid
+        await journal.begin_attempt(7)
+        assert journal.maybe_paid() == maybe_paid + ("record" not in steps)
+
+    with_journal(tmp_path, resume)
+
+
+def test_a_failed_commit_reaches_everyone_who_waits_and_all_who_come_later(tmp_path: Path) -> None:
+    async def use(journal: Journal) -> None:
+        break_attempts(tmp_path)
+        waiting = [journal.begin_attempt(0), journal.begin_attempt(1)]
+        for one in waiting:
+            with pytest.raises(sqlite3.OperationalError, match="no such table"):
+                await one
+        for later in (
+            lambda: journal.begin_attempt(2),
+            lambda: journal.record(outcome(2)),
+            lambda: journal.attempt_failed(2, maybe_paid=False),
+            journal.flush,
+            lambda: journal.add_part(PartRecord(0, 4, {}), 0, keep_rows=False),
+        ):
+            with pytest.raises(sqlite3.OperationalError, match="no such table"):
+                later()
+
+    with_journal(tmp_path, use)
+
+
+def test_a_failed_commit_of_outcomes_alone_is_told_by_flush(tmp_path: Path) -> None:
+    async def use(journal: Journal) -> None:
+        break_attempts(tmp_path)
+        journal.record(outcome(0))
+        journal.attempt_failed(1, maybe_paid=False)
+        with pytest.raises(sqlite3.OperationalError, match="no such table"):
+            journal.flush()
+
+    with_journal(tmp_path, use)
+    assert view_outcomes(tmp_path) == []
+
+
+def view_outcomes(folder: Path) -> list[int]:
+    with sqlite3.connect(folder / FILE_NAME) as db:
+        found = [index for (index,) in db.execute("SELECT idx FROM outcomes")]
+    db.close()
+    return found
+
+
+def test_a_parts_rows_leave_with_it_and_a_short_parts_outcomes_stay(tmp_path: Path) -> None:
+    async def use(journal: Journal) -> None:
+        for index in range(9):
+            await journal.begin_attempt(index)
+            journal.record(outcome(index))
+        journal.add_part(PartRecord(0, 4, {"rows": 4}), 0, keep_rows=False)
+        assert list(journal.outcomes(0, 9)) == [4, 5, 6, 7, 8]
+        journal.add_part(PartRecord(1, 3, {"rows": 3}), 4, keep_rows=True)
+        assert list(journal.outcomes(0, 9)) == [4, 5, 6, 7, 8]
+        assert [o.index for some in journal.open_outcomes() for o in some] == [7, 8]
+        assert [o.index for o in view(tmp_path).outcomes] == [7, 8]
+        assert journal.parts() == {0: (0, 4, {"rows": 4}), 1: (1, 3, {"rows": 3})}
+        journal.drop_part(1)
+        assert [o.index for some in journal.open_outcomes() for o in some] == [4, 5, 6, 7, 8]
+
+    with_journal(tmp_path, use)
+
+
+def test_another_connection_reads_while_the_run_writes_and_delays_nothing(tmp_path: Path) -> None:
+    async def use(journal: Journal) -> None:
+        journal.record(outcome(0))
+        journal.flush()
+        reader = sqlite3.connect(tmp_path / FILE_NAME)
+        reader.execute("BEGIN")
+        before = reader.execute("SELECT count(*) FROM outcomes").fetchone()
+        journal.record(outcome(1))
+        journal.add_part(PartRecord(1, 4, {}), 4, keep_rows=False)
+        journal.flush()
+        assert reader.execute("SELECT count(*) FROM outcomes").fetchone() == before
+        reader.close()
+        now = view(tmp_path)
+        assert ([o.index for o in now.outcomes], [p.number for p in now.parts]) == ([0, 1], [1])
+
+    with_journal(tmp_path, use)
+
+
+def test_a_view_opens_folders_of_any_name_and_after_the_run_too(tmp_path: Path) -> None:
+    folder = tmp_path / "50% of? #1 é"
+    folder.mkdir()
+
+    async def use(journal: Journal) -> None:
+        journal.write_manifest({"name": "n"})
+
+    with_journal(folder, use)
+    assert view(folder) == JournalView({"journal_version": "1", "name": "n", "rows_per_part": "4"}, [], [], 0)
+
+
+def test_a_view_of_what_is_no_run_folder_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match=r"is not a run folder: it has no journal\.sqlite"):
+        view(tmp_path)
+    (tmp_path / FILE_NAME).write_bytes(b"not a database, whatever its name" * 100)
+    with pytest.raises(RunFolderError, match="cannot be read: file is not a database"):
+        view(tmp_path)
+
+
+def test_a_journal_of_another_version_is_left_alone(tmp_path: Path) -> None:
+    async def use(journal: Journal) -> None:
+        journal.write_manifest({"journal_version": "99"})
+
+    with_journal(tmp_path, use)
+    with pytest.raises(RunFolderError, match="journal 99, here 1"):
+        Journal(tmp_path)
+
+
+def test_one_run_holds_a_folder_and_names_itself_to_the_others(tmp_path: Path) -> None:
+    lock = RunLock(tmp_path, note="started today")
+    assert is_held(tmp_path)
+    with pytest.raises(RunFolderBusy, match=r"pid \d+ on .*, started today"):
+        RunLock(tmp_path, note="later")
+    lock.release()
+    assert not is_held(tmp_path)
+    RunLock(tmp_path, note="later").release()
+
+
+def test_what_a_dead_holder_left_written_holds_nobody_up(tmp_path: Path) -> None:
+    (tmp_path / "run.lock").write_text("pid 1 on some host, started long ago\n")
+    assert not is_held(tmp_path)
+    RunLock(tmp_path, note="now").release()
