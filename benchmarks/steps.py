@@ -6,7 +6,7 @@ Steps are timed apart, in a loop that does nothing else, so their sum lacks what
 caches. The figure that counts is the whole run's (`overhead`).
 """
 
-import asyncio
+import gc
 import json
 import tempfile
 import time
@@ -18,7 +18,8 @@ from typing import Any
 
 import uvloop
 
-from benchmarks.support import ANSWER, ANSWER_HEADERS, child, read_plan, table, write_job, write_reviews
+from benchmarks.ours import read_plan, write_job
+from benchmarks.support import ANSWER, ANSWER_HEADERS, child, table, write_reviews
 from pipeline.journal import Journal
 from pipeline.limits import Limits, LocalGate
 from pipeline.parts import OpenRange, write_part
@@ -27,7 +28,6 @@ from pipeline.progress import Counters
 from pipeline.protocol import compatible
 from pipeline.records import Completion, Outcome, Prompt, Response, Row, Status
 from pipeline.totals import Totals
-from pipeline.transport.seam import kept
 
 ROWS = 8192 * 4
 GROUP = 32  # rows in one commit
@@ -54,12 +54,17 @@ def measure() -> dict[str, float]:
 def as_table(us: dict[str, float], whole_us: float | None = None) -> str:
     lines = [(name, f"{value:.1f}") for name, value in us.items()]
     if whole_us is not None:
-        lines.append(("between them: workers, awaits, the attempt's state", f"{whole_us - sum(us.values()):.1f}"))
+        lines.append(
+            ("between them: workers, awaits, the attempt's state", f"{whole_us - sum(us.values()):.1f}")
+        )
         lines.append(("whole run", f"{whole_us:.1f}"))
     return table(("step", "CPU us a row"), lines)
 
 
 async def _take(plan: Plan, folder: Path) -> dict[str, float]:
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)  # as a run does
     steps = Steps()
     with steps.step("look the input over before anything is sent (ids, columns)"):
         scan = scan_dataset(plan, limit=None)
@@ -82,7 +87,7 @@ async def _take(plan: Plan, folder: Path) -> dict[str, float]:
         for _ in requests:
             await gate.acquire(200)
             gate.release(200, 183)
-    answer, headers, now = ANSWER, kept(ANSWER_HEADERS), datetime.now(UTC)
+    answer, headers, now = ANSWER, ANSWER_HEADERS, datetime.now(UTC)
     with steps.step("decode: bytes to completion"):
         found = [
             _sure(compatible.decode(Response(200, headers, answer, 0.0), plan.dialect, now), Completion)

@@ -1,6 +1,7 @@
-"""What the figures have in common: rows, job, canned answer, pinned child processes, tables.
+"""What the figures have in common: rows, canned answer, stub server, child processes, tables.
 
-Nothing is measured here. Every measured program is a process of its own, so that none inherits another's heap or modules.
+Nothing is measured here, and nothing of the program is imported: peers use this too. Every measured program is a process of
+its own, so that none inherits another's heap or modules.
 """
 
 import json
@@ -17,9 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
-
-from pipeline.jobspec import load_job, resolve_target
-from pipeline.plan import Plan, make_plan
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = "qwen-plus"
@@ -68,32 +66,6 @@ ANSWER_HEADERS = {
     "server": "istio-envoy",
 }
 
-_JOB = """
-name = "benchmark"
-[input]
-path = {dataset}
-id = "review_id"
-[prompt]
-system = {system}
-user = {user}
-[model]
-provider = "dashscope"
-name = "{model}"
-base_url = "{base_url}"
-[params]
-temperature = 0
-max_tokens = 16
-[response]
-labels = ["positive", "negative"]
-[output]
-path = {output}
-columns = ["text", "label"]
-[limits]
-requests_per_minute = 1_000_000_000
-tokens_per_minute = 1_000_000_000_000
-max_concurrency = {in_flight}
-"""
-
 
 def write_reviews(path: Path, rows: int) -> Path:
     """Write a JSONL dataset: the sample reviews again and again, each under an id of its own."""
@@ -105,27 +77,17 @@ def write_reviews(path: Path, rows: int) -> Path:
     return path
 
 
-def write_job(folder: Path, dataset: Path, *, base_url: str, in_flight: int) -> Path:
-    """Write a labelling job over `dataset` into `folder`: limits far away, prices known, results beside it."""
-    path = folder / "job.toml"
-    path.write_text(
-        _JOB.format(
-            dataset=json.dumps(str(dataset)),
-            system=json.dumps(SYSTEM),
-            user=json.dumps(USER.format("{{ text }}")),
-            model=MODEL,
-            base_url=base_url,
-            output=json.dumps(str(folder / "run")),
-            in_flight=in_flight,
-        )
-    )
-    return path
+class Spent(NamedTuple):
+    """What a run over so many rows took; peak memory is that of its whole process."""
 
+    rows: int
+    cpu_s: float
+    wall_s: float
+    peak_mib: float
 
-def read_plan(job: Path) -> Plan:
-    """The plan of a job file, as the command line makes it."""
-    spec = load_job(job, overrides=(), env={}, now=datetime.now().astimezone())
-    return make_plan(spec, resolve_target(spec, env={"DASHSCOPE_API_KEY": KEY}))
+    @property
+    def us_a_row(self) -> float:
+        return self.cpu_s / self.rows * 1e6
 
 
 def pin(core: int) -> None:
@@ -191,7 +153,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
 
     def row(cells: Sequence[str]) -> str:
-        padded = [cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))]
+        padded = [
+            cells[0].ljust(widths[0]),
+            *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True)),
+        ]
         return f"| {' | '.join(padded)} |"
 
     return "\n".join([row(lines[0]), row(rule), *map(row, lines[1:])])

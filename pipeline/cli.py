@@ -5,6 +5,7 @@ Only words and types stand here, so that every --help is quick. What a command d
 """
 
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -202,6 +203,7 @@ def simulate(**options: Any) -> int:
 def main(args: list[str] | None = None) -> NoReturn:
     """The entry point: an operator's error is a sentence on stderr, never a traceback."""
     sys.excepthook = _bug
+    _open_closed_streams()
     try:
         code: Any = cli.main(args, prog_name="promptmill", standalone_mode=False)
     except PromptmillError as error:
@@ -214,6 +216,14 @@ def main(args: list[str] | None = None) -> NoReturn:
         click.echo("promptmill: interrupted", err=True)
         code = 130
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_closed_streams() -> None:
+    """Open what the caller closed (`2>&-`, some daemons): else a file of ours would get its number, and words meant for it."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  (open to the end)
 
 
 def _bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -65,19 +65,21 @@ class RunLock:
 
     def __init__(self, folder: Path, *, note: str) -> None:
         self._path = folder / LOCK_NAME
-        self._file = self._path.open("a+", encoding="utf-8")
+        self._file = self._path.open("a+b", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file.truncate(0)
+            self._file.write(f"pid {os.getpid()} on {platform.node()}, {note}\n".encode())
         except BlockingIOError:
             self._file.seek(0)
-            holder = self._file.read().strip() or "another process"
+            holder = self._file.read().decode(errors="replace").strip() or "another process"
             self._file.close()
             raise RunFolderBusy(
                 f"another run holds {folder}: {holder}. Watch it with `promptmill status {folder}`, or wait for its end"
             ) from None
-        self._file.truncate(0)
-        self._file.write(f"pid {os.getpid()} on {platform.node()}, {note}\n")
-        self._file.flush()
+        except OSError:
+            self._file.close()
+            raise
 
     def release(self) -> None:
         self._file.truncate(0)

@@ -1,9 +1,13 @@
 """What a labelling run came to: how many of each label, and how far they agree with known ones."""
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
-import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from pipeline.jobspec import ResponseSection
 from pipeline.parts import RESULT_COLUMNS
@@ -13,25 +17,31 @@ def label_lines(results: Path, response: ResponseSection) -> Iterator[str]:
     """Lines to print after a run that asked for labels; none where it asked for something else, or has no part yet."""
     if response.labels is None or not any(results.glob("part-*.parquet")):
         return
-    frame = pl.scan_parquet(results / "part-*.parquet")
-    counts = frame.group_by("label").len().collect()
-    found: dict[str | None, int] = dict(zip(counts["label"], counts["len"], strict=True))
-    said = [f"{label} {found.get(label, 0):,}" for label in response.labels]
-    if without := found.get(None, 0):
+    found: Counter[str | None] = Counter()
+    gold = response.gold
+    known = agreed = 0
+    for path in sorted(results.glob("part-*.parquet")):
+        with pq.ParquetFile(path) as part:
+            name = gold and _gold_name(gold, part.schema_arrow.names)
+            if name and pa.types.is_nested(part.schema_arrow.field(name).type):
+                gold = name = None
+            table = part.read(columns=["label", name] if name else ["label"])
+        labels = table["label"]
+        found.update(labels.to_pylist())
+        if name:
+            truth = table[name].cast(pa.string())
+            known += len(truth) - truth.null_count
+            agreed += pc.sum(pc.equal(_plain(truth), _plain(labels))).as_py() or 0
+    said = [f"{label} {found[label]:,}" for label in response.labels]
+    if without := found[None]:
         said.append(f"no valid label {without:,}")
     yield f"labels: {', '.join(said)}"
-    if response.gold is None:
-        return
-    schema = frame.collect_schema()
-    name = _gold_name(response.gold, schema.names())
-    if schema[name].is_nested():
-        return
-    gold = pl.col(name).cast(pl.String)
-    known = frame.filter(gold.is_not_null())
-    same = gold.str.strip_chars().str.to_lowercase() == pl.col("label").str.strip_chars().str.to_lowercase()
-    rows, agreed = known.select(pl.len(), same.fill_null(value=False).sum()).collect().row(0)
-    if rows:
-        yield f"agreement with the known labels in {response.gold!r}: {agreed:,} of {rows:,} ({agreed / rows:.0%})"
+    if known:
+        yield f"agreement with the known labels in {gold!r}: {agreed:,} of {known:,} ({agreed / known:.0%})"
+
+
+def _plain(texts: Any) -> Any:
+    return pc.utf8_lower(pc.utf8_trim_whitespace(texts))
 
 
 def _gold_name(gold: str, names: Collection[str]) -> str:

@@ -81,9 +81,11 @@ class Plan:
 
     def wanted_columns(self) -> list[str] | None:
         """The input columns to carry along, or None for all that are not messages."""
-        columns, gold = self.job.file.output.columns, self.job.file.response.gold
-        if columns is None:
-            return None
+        columns = self.job.file.output.columns
+        return None if columns is None else self._with_gold(columns)
+
+    def _with_gold(self, columns: Sequence[str]) -> list[str]:
+        gold = self.job.file.response.gold
         return list(dict.fromkeys(columns if gold is None else [*columns, gold]))
 
     def layout(self, scan: DatasetScan, folder: Path, *, rows_per_part: int, fingerprint: str) -> Layout:
@@ -120,9 +122,9 @@ class Plan:
             left_out = (
                 {prompt.messages} if prompt.messages else _BATCH_LINE_COLUMNS if prompt.format else set()
             )
-            wanted = [name for name in scan.columns if name not in left_out]
+            wanted = self._with_gold([name for name in scan.columns if name not in left_out])
         for name in wanted:
-            if name not in scan.columns:
+            if name not in scan.columns and scan.rows:
                 raise JobError(_no_column("output.columns or response.gold", name, scan.columns))
         results = RESULT_COLUMNS | {field.name for field in self.check.fields()}
         taken = results | set(wanted)  # a column keeps its own name where it can, whatever stands before it
@@ -198,9 +200,8 @@ def _params(job: JobSpec, target: Target, check: AnswerCheck) -> dict[str, Any]:
     by_schema = job.answer_schema is not None and target.model is not None and bool(target.model.json_schema)
     if wanted is not None and (target.provider.labels_by_grammar or by_schema):
         params.setdefault("response_format", wanted)
-    return dict(
-        sorted(params.items())
-    )  # the same parameters in another order are the same prompt, with the same key
+    # The same parameters in another order are the same prompt, with the same key.
+    return dict(sorted(params.items()))
 
 
 def _no_column(key: str, name: str, columns: Sequence[str]) -> str:

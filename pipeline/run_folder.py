@@ -105,7 +105,8 @@ class RunFolder:
                 found, found.number * layout.rows_per_part, keep_rows=found.rows < layout.rows_per_part
             )
             recorded[found.number] = found
-        for number, part in list(recorded.items()):
+        outgrown = []
+        for number, part in recorded.items():
             path = layout.path(number)
             expected = min(layout.rows_per_part, rows - number * layout.rows_per_part)
             if not path.exists():
@@ -114,22 +115,24 @@ class RunFolder:
                     "again, give another output.path"
                 )
             if expected > part.rows:
-                self.journal.drop_part(number)
-                path.unlink()
-                del recorded[number]
+                outgrown.append(number)
             elif expected < part.rows:
                 raise RunFolderError(
                     f"{path} has {part.rows:,} rows, more than this run asks for. "
                     "Run without --limit, or with a larger one; results are never taken back"
                 )
-        self._same_columns(layout, recorded)
+        self._same_columns(layout, recorded.keys() - outgrown)
+        for number in outgrown:
+            self.journal.drop_part(number)
+            layout.path(number).unlink()
+            del recorded[number]
         return recorded
 
-    def _same_columns(self, layout: Layout, recorded: dict[int, PartRecord]) -> None:
+    def _same_columns(self, layout: Layout, parts: set[int]) -> None:
         """All parts have the same input columns, or no reader could take them together."""
         columns = [column.name for column in layout.inputs]
         before = json.loads(self.journal.manifest().get("columns", "null"))
-        if recorded and before is not None and before != columns:
+        if parts and before is not None and before != columns:
             changed = ", ".join(sorted(set(before) ^ set(columns))) or "their order"
             raise RunFolderError(
                 f"the parts in {layout.results} were written while fewer rows were looked at, and their columns differ "

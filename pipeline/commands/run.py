@@ -32,6 +32,7 @@ def carry_out(
             raise JobError(f"--deadline: {error}") from None
     options = RunOptions(limit=limit, deadline_s=deadline_s, quiet=quiet, stderr=sys.stderr)
     summary = run_job(plan, options, now=now)
+    click.echo(summary.to_json())  # first: whoever reads it gets it, whatever becomes of stderr
     if not quiet:
         if summary.exit_code:
             click.echo(f"promptmill: {summary.exit_reason}", err=True)
@@ -40,5 +41,4 @@ def carry_out(
         click.echo(
             f"results: {summary.results}/*.parquet ({summary.done:,} of {summary.rows:,} rows)", err=True
         )
-    click.echo(summary.to_json())
     return summary.exit_code

@@ -1,12 +1,15 @@
 """JSONL: one JSON object a line. A line that is none becomes a row that says why; reading goes on."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import orjson
 
 from pipeline.dataset.files import ByteStream, Cursor
 from pipeline.dataset.lines import TooLong, line_blocks, not_utf8_problem, too_long_problem
 from pipeline.records import Row
+
+_DEEP = 250  # orjson reads about a thousand levels and writes 254
 
 JSON_TYPES = {
     "list": "an array",
@@ -44,12 +47,23 @@ def read_jsonl(stream: ByteStream, name: str, cursor: Cursor, max_line_bytes: in
                     cursor.empty_lines += 1
                     continue
                 problem = _problem(line, error, max_line_bytes)
+            if isinstance(line, bytes) and len(line) > _DEEP and line.count(b"[") + line.count(b"{") > _DEEP:
+                problem, columns = _too_deep(columns, problem)
             if type(columns) is not dict:
                 problem = f"not a JSON object but {JSON_TYPES[type(columns).__name__]}"
                 columns = {}
             index = cursor.index
             cursor.index = index + 1
             yield Row(index, columns, name, line_number, problem)
+
+
+def _too_deep(value: Any, problem: str | None) -> tuple[str | None, Any]:
+    """A row nested deeper than JSON can be written again is refused here, where it can be named."""
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        return f"nested deeper than {_DEEP} levels", {}
+    return problem, value
 
 
 def _is_blank(line: bytes | TooLong) -> bool:

@@ -81,19 +81,16 @@ def load_job(path: Path, *, overrides: Sequence[str], env: Mapping[str, str], no
     Raises JobError with a sentence that names the file, the key, what was found and what is known.
     """
     try:
-        data = tomllib.loads(
-            path.read_text(encoding="utf-8-sig")
-        )  # an editor on Windows puts a BOM before it
+        # Editors on Windows put a byte order mark before the text.
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.toml")], n=1)
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
         raise JobError(f"there is no job file {path}{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise JobError(f"the job file {path} cannot be read: {error}") from error
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # tomllib's own error is a ValueError, and so is a number too long
+    except (ValueError, RecursionError) as error:
+        # tomllib's own error is a ValueError, but not all it raises is its own: a number too long, lists nested too deeply.
         raise JobError(f"{path} is not valid TOML: {error}") from error
     for override in overrides:
         _apply(data, override)

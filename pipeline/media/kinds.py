@@ -9,7 +9,7 @@ import io
 from pathlib import PurePosixPath
 from typing import Final
 
-import imagesize  # type: ignore[import-untyped]  # annotated, but without the py.typed mark
+import imagesize  # type: ignore[import-untyped]  # annotated, but without a py.typed mark
 
 from pipeline.vision_tokens import Size
 

@@ -12,7 +12,7 @@ import io
 import os
 import re
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import BinaryIO, Literal, NamedTuple
@@ -159,7 +159,7 @@ class LocalFile:
     size_bytes: int
     digest: str
     located: Located | None = None
-    content: bytes | None = None
+    content: bytes | None = field(default=None, repr=False)
 
     @property
     def marker(self) -> str:

@@ -22,8 +22,11 @@ from pipeline.records import Completion, Failure, FailureKind, Response, Usage
 MAX_STREAM_BYTES = 32 * 1024 * 1024
 _DONE = b"[DONE]"
 _TOO_LARGE = "the stream, or one event of it, is too large: ask for less in one answer"
-# The inside of a JSON string, whole: quotes only escaped, no control characters, no half of a surrogate pair.
-_STRING_INSIDE = re.compile(rb'[^"\\\x00-\x1f]*(?:\\[nrt"\\/bf][^"\\\x00-\x1f]*)*').fullmatch
+# The inside of a JSON string, whole: no quotes, no control characters, no half of a surrogate pair.
+_STRING_INSIDE = re.compile(rb'[^"\\\x00-\x1f]*(?:\\[nrt\\/bf][^"\\\x00-\x1f]*)*').fullmatch
+# An object of counts, as far as it matters: nothing in it ends a string or names anything but counts.
+_COUNTS = re.compile(rb'\{[\w":,{}]*\}').fullmatch
+_PROBE = b'{"probe":0}'
 # Patterns that were of no use before the assembler stops to look for them (usage in every event, random padding).
 _USELESS_PATTERNS = 3
 _NEVER = b"\x00"  # begins no JSON
@@ -113,11 +116,14 @@ class Assembler:
         self._error: Event | None = None
         self._garbled = False
         self._done = False
-        # Most events differ from the one before in one text alone. The bytes around that text, once understood, need
-        # not be parsed again: `_raw` gathers what stands between them, for `_pieces`.
-        self._before = self._after = _NEVER
-        self._pieces: list[str] = []
-        self._raw: list[bytes] = []
+        # Most events differ from the one before in one text alone, and in the usage so far where that comes with each.
+        # The bytes around the two, once understood, need not be parsed again: `before` text `middle` counts `after`.
+        self._before = self._middle = self._framed_before = _NEVER
+        self._after = self._framed_after = b""
+        self._has_counts = False
+        self._grows = 0, list[str]()  # the choice, and its text
+        self._texts: list[bytes] = []  # what has come since, JSON-escaped as it came, and the last counts
+        self._counts = b""
         self._lessons = 0 if cumulative else _USELESS_PATTERNS
 
     @property
@@ -129,20 +135,25 @@ class Assembler:
         self._left_bytes -= len(chunk)
         if self._left_bytes < 0 or self._done:
             return
-        if self._parser.between and self._has_pattern(chunk, b"data: " + self._before, self._after + b"\n\n"):
+        if self._parser.between and self._fits(chunk, self._framed_before, self._framed_after):
             return
         for event in self._parser.feed(chunk):
-            if not self._has_pattern(event.data, self._before, self._after):
+            if not self._fits(event.data, self._before, self._after):
                 self._take(event)
 
-    def _has_pattern(self, raw: bytes, before: bytes, after: bytes) -> bool:
-        """Whether these bytes differ from the event that was learnt in its text alone; then that text is kept."""
-        if raw.startswith(before) and raw.endswith(after) and len(raw) >= len(before) + len(after):
-            text = raw[len(before) : len(raw) - len(after)]
-            if _STRING_INSIDE(text):
-                self._raw.append(text)
-                return True
-        return False
+    def _fits(self, raw: bytes, before: bytes, after: bytes) -> bool:
+        """Whether these bytes are the event that was learnt but for its text and counts; then those are kept."""
+        if not raw.startswith(before):
+            return False
+        end = raw.find(b'"', len(before))
+        if not (raw.startswith(self._middle, end) and raw.endswith(after)):
+            return False
+        text, counts = raw[len(before) : end], raw[end + len(self._middle) : len(raw) - len(after)]
+        if not (_STRING_INSIDE(text) and (_COUNTS(counts) if self._has_counts else not counts)):
+            return False
+        self._texts.append(text)
+        self._counts = counts
+        return True
 
     def finish(self, response: Response, dialect: Dialect, now: datetime) -> Completion | Failure:
         """What the stream came to; `response` has its status and headers, and the body if that came whole.
@@ -155,7 +166,7 @@ class Assembler:
             self.feed(response.body)
         for event in self._parser.close():
             self._take(event)
-        self._settle_raw()
+        self._settle()
         if self._error is not None:
             return self._refused(response, self._error, dialect, now)
         if self._left_bytes < 0 or self._parser.too_large:
@@ -209,7 +220,7 @@ class Assembler:
         if event.name == b"error" or body.get("error") or (choices is None and compatible.error_of(body)):
             self._error = event
             return
-        self._settle_raw()
+        self._settle()
         if not self._head:
             self._head = {name: body[name] for name in ("model", "request_id", "id") if body.get(name)}
         usage = body.get("usage")
@@ -230,7 +241,7 @@ class Assembler:
                 if usage is not None:
                     self._usages[index] = usage
                 if grown is not None and self._lessons:
-                    self._learn(data, grown, is_content=grown is choice.content)
+                    self._learn(data, usage, (index, grown), is_content=grown is choice.content)
 
     def _gather(self, choice: _Choice, part: dict[str, Any]) -> list[str] | None:
         """Add what an event says of a choice; the text it added to, if it brought one text and nothing else."""
@@ -300,34 +311,51 @@ class Assembler:
         elif arguments is not None:
             call.whole_arguments = arguments
 
-    def _learn(self, data: bytes, pieces: list[str], *, is_content: bool) -> None:
+    def _learn(
+        self, data: bytes, usage: dict[str, Any] | None, grows: tuple[int, list[str]], *, is_content: bool
+    ) -> None:
         """Take the bytes around an event's only text as the pattern of the events to come.
 
-        It is one if with another text in that place the event brings just that text: then equal bytes around any text
-        mean the same, since what stands inside a JSON string cannot change what is outside.
+        They are one if with another text in that place the event brings just that text: what stands inside a JSON
+        string cannot change what stands outside. Likewise with the usage, whose last state is all that counts.
         """
         self._lessons -= 1
-        quoted = orjson.dumps(pieces[-1])
-        at = data.find(quoted)
-        if at < 0:
+        if b"\n" in data:
             return
-        before, after = data[: at + 1], data[at + len(quoted) - 1 :]
-        other = "?" + pieces[-1]
-        body = _loads(before + orjson.dumps(other)[1:-1] + after)
-        choices = self._form.choices(body) if type(body) is dict else None
-        if choices and type(choices[0]) is dict:
+        text = orjson.dumps(grows[1][-1])
+        before, met, middle = data.partition(text)
+        before, middle, after = before + b'"', b'"' + middle, b""
+        start, key, rest = middle.partition(b'"usage":')
+        counts = orjson.dumps(usage) if usage else b"?"
+        has_counts = rest.startswith(counts)
+        if has_counts:
+            middle, after = start + key, rest[len(counts) :]
+        body = _loads(before + b"?" + text[1:-1] + middle + (_PROBE if has_counts else b"") + after)
+        choices = self._form.choices(body) if met and type(body) is dict else None
+        if (
+            choices
+            and type(choices[0]) is dict
+            and (not has_counts or orjson.dumps(body.get("usage")) == _PROBE)
+        ):
             scratch = _Choice()
-            if (
-                self._gather(scratch, choices[0])
-                == [other]
-                == (scratch.content if is_content else scratch.reasoning)
-            ):
-                self._before, self._after, self._pieces = before, after, pieces
+            found = self._gather(scratch, choices[0])
+            if found == ["?" + grows[1][-1]] == (scratch.content if is_content else scratch.reasoning):
+                self._before, self._middle, self._after = before, middle, after
+                self._framed_before, self._framed_after = b"data: " + before, after + b"\n\n"
+                self._has_counts, self._grows = has_counts, grows
 
-    def _settle_raw(self) -> None:
-        if self._raw:
-            self._pieces.append(_loads(b'"' + b"".join(self._raw) + b'"'))
-            self._raw = []
+    def _settle(self) -> None:
+        """Understand what has come in the pattern's places."""
+        if self._texts:
+            index, pieces = self._grows
+            pieces.append(_loads(b'"' + b"".join(self._texts) + b'"'))
+            if self._counts:
+                usage = _loads(self._counts)
+                if type(usage) is dict:
+                    self._usage = self._usages[index] = usage
+                else:
+                    self._garbled = True
+            self._texts = []
             self._lessons = _USELESS_PATTERNS
 
 

@@ -144,10 +144,10 @@ def _message(n: int, message: dict[str, Any], multimodal: bool) -> dict[str, Any
 def _part(where: str, part: Any) -> dict[str, Any]:
     """A part in native form: the medium under its own name, no type; what stands beside it (fps, pixels, cache marks) stays."""
     kind = part.get("type") if type(part) is dict else None
-    if type(part) is not dict or (kind is not None and kind not in _NATIVE_PARTS):
-        raise EncodeError(f"{where} is a part of type {kind!r}, which the native format has no form for")
-    if kind is None:
+    if type(part) is dict and kind is None:
         return part  # native already
+    if type(kind) is not str or kind not in _NATIVE_PARTS:
+        raise EncodeError(f"{where} is a part of type {kind!r}, which the native format has no form for")
     name, value_of = _NATIVE_PARTS[kind]
     beside = {key: value for key, value in part.items() if key not in ("type", kind)}
     value = value_of(part.get(kind))

@@ -108,7 +108,11 @@ def answer(texts: Sequence[str], response_format: Any, prompt_tokens: int, rando
 def thought(texts: Sequence[str], prompt_tokens: int, random: Random) -> str:
     """Say what a model thinks before it answers: about twice as much as it then says."""
     chinese = _is_chinese(texts)
-    opening = "好的，用户提出了一个问题，我来想一想。" if chinese else "Okay, let me think about what is asked here. "
+    opening = (
+        "好的，用户提出了一个问题，我来想一想。"
+        if chinese
+        else "Okay, let me think about what is asked here. "
+    )
     return opening + _text(texts, 2 * prompt_tokens, random)
 
 

@@ -100,7 +100,7 @@ _ROWS: tuple[tuple[int, str, str, str], ...] = (
     (404, "ModelNotSupported", "model_not_supported", "Unsupported model xxx for OpenAI compatibility mode."),
     (404, "WorkSpaceNotFound", "", "WorkSpace can not be found."),
     (404, "NotFound", "", "Not found!"),
-    (408, "RequestTimeout", "request_timeout", "The request timed out."),
+    (408, "request_timeout", "", "The request timed out."),
     (409, "Conflict", "", "Model instance xxx already exists, please specify a suffix."),
     (413, "RequestTooLarge", "request_too_large", "The request exceeds the maximum allowed size of 10MB."),
     (429, "Throttling", "", "Requests throttling triggered."),

@@ -23,7 +23,8 @@ class Entry:
 
     `arrived_s` is seconds since the server started. `answered`: the response was wholly written to a
     connected client. `completed`: it was, and held a completion. Tokens are those generated, and so billed,
-    whether they arrived or not.
+    whether they arrived or not. `modes` says what kind of call it was (`compatible`, `stream`, `images` ...),
+    once it was known to be one.
     """
 
     arrived_s: float
@@ -37,6 +38,7 @@ class Entry:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     request_id: str | None = None
+    modes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -49,6 +51,31 @@ class KeyTally:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     statuses: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class UploadTally:
+    """What was uploaded to one store; `digests` name the contents ever stored, so that twice shows."""
+
+    uploaded: int = 0
+    refused: int = 0
+    deleted: int = 0
+    uploaded_bytes: int = 0
+    digests: set[str] = field(default_factory=set)
+
+    def add(self, content: bytes) -> None:
+        self.uploaded += 1
+        self.uploaded_bytes += len(content)
+        self.digests.add(hashlib.sha256(content).hexdigest())
+
+    def totals(self) -> dict[str, int]:
+        return {
+            "uploaded": self.uploaded,
+            "distinct": len(self.digests),
+            "uploaded_bytes": self.uploaded_bytes,
+            "refused": self.refused,
+            "deleted": self.deleted,
+        }
 
 
 class Ledger:
@@ -70,6 +97,9 @@ class Ledger:
         self.completion_tokens = 0
         self.by_status: Counter[int] = Counter()
         self.faults: Counter[str] = Counter()
+        self.modes: Counter[str] = Counter()
+        self.files = UploadTally()
+        self.oss = UploadTally()
 
     def receive(self, key: str, arrived_s: float) -> Entry:
         self.received += 1
@@ -91,6 +121,7 @@ class Ledger:
         self.by_status[entry.status or NO_STATUS] += 1
         if entry.fault is not None:
             self.faults[entry.fault] += 1
+        self.modes.update(entry.modes)
         self.answered += entry.answered
         self.completed += entry.completed
         self.prompt_tokens += entry.prompt_tokens
@@ -116,6 +147,9 @@ class Ledger:
             "distinct": len(self.keys),
             "by_status": {str(status or "none"): n for status, n in sorted(self.by_status.items())},
             "faults": dict(sorted(self.faults.items())),
+            "modes": dict(sorted(self.modes.items())),
+            "files": self.files.totals(),
+            "oss": self.oss.totals(),
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "keys_dropped": self.keys_dropped,

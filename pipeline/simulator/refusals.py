@@ -28,9 +28,7 @@ class Refusal:
         return {"message": self.message, "type": self.type or self.code, "param": None, "code": self.code}
 
     def body(self, request_id: str) -> bytes:
-        return orjson.dumps(
-            {"error": self.error(), "id": f"chatcmpl-{request_id}", "request_id": request_id}
-        )
+        return orjson.dumps({"error": self.error(), "id": f"chatcmpl-{request_id}", "request_id": request_id})
 
     def native_body(self, request_id: str) -> bytes:
         code = self.native or self.code
@@ -91,9 +89,7 @@ THINKING_AS_TEXT = refused_parameter(
 )
 NO_SEARCH = refused_parameter("This model does not support enable_search.")
 TOOL_NAMED_SEARCH = refused_parameter("Tool names are not allowed to be [search]")
-WRONG_TOOL_CHOICE = invalid_parameter(
-    'tool_choice is one of the strings that should be ["none", "auto"]'
-)
+WRONG_TOOL_CHOICE = invalid_parameter('tool_choice is one of the strings that should be ["none", "auto"]')
 WRONG_STOP = invalid_parameter(
     'The "stop" parameter must be of type "str", "list[str]", "list[int]", or "list[list[int]]", and all '
     "elements within the list must be of the same type."

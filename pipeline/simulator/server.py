@@ -1,69 +1,48 @@
-"""The HTTP side of the simulator: paths, deliveries (whole, cut, dripping, reset, never), the server's life.
+"""The HTTP side of the simulator: which path leads where, and the server's life.
 
-What an answer says is decided in `chat`, which fault a request meets in `faults`, whether the limits let it
-pass in `quota`; only this module touches connections. The way of a request:
-
-    read -> ledger -> key -> parse -> fault said at once? -> quota -> wait the latency -> deliver -> ledger
+Chat calls go to `chat_endpoint`, uploads to `storage.endpoints`; here stand only the paths, and the small
+answers of the simulator's own (`/_health`, `/_ledger`).
 """
 
 import asyncio
-import socket
-import struct
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from random import Random
 
 import orjson
 from aiohttp import web
 
-from pipeline.errors import JobError, SetupError
-from pipeline.simulator.chat import Answered, models_body, parse_ask, respond, response_body, shorten
-from pipeline.simulator.faults import AT_ONCE, NO_FAULT, FaultKind, choose_fault, parse_kind
-from pipeline.simulator.ledger import Entry, Ledger, body_key
-from pipeline.simulator.quota import Quota
-from pipeline.simulator.refusals import (
-    BY_FAULT,
-    GARBAGE,
-    HTML_502,
-    METHOD_NOT_ALLOWED,
-    NOT_FOUND,
-    TOO_LARGE,
-    WRONG_KEY,
-    Refusal,
-    invalid_parameter,
-)
+from pipeline.errors import SetupError
+from pipeline.simulator.chat.call import Dialect
+from pipeline.simulator.chat_endpoint import ChatEndpoint, read_body
+from pipeline.simulator.delivery import JSON
+from pipeline.simulator.ledger import Ledger
+from pipeline.simulator.refusals import METHOD_NOT_ALLOWED, NOT_FOUND, TOO_LARGE, WRONG_KEY, Refusal
 from pipeline.simulator.settings import Settings
+from pipeline.simulator.storage.endpoints import StorageEndpoints
+from pipeline.simulator.wire import compatible, native
 
-CHAT_PATHS = ("/compatible-mode/v1/chat/completions", "/v1/chat/completions")
 BASE_PATH = "/compatible-mode/v1"
-FORCE_HEADER = "X-Simulate"
-PARTIAL_HEADER = "x-dashscope-partialresponse"
-JSON = "application/json"
-DRIPS = 8
+NATIVE_PATH = "/api/v1"
 BACKLOG = 4096  # a client may open thousands of connections at once
-# With linger on and 0 seconds, closing sends RST instead of FIN.
-_LINGER_RESET = struct.pack("ii", 1, 0)
+# Where chat calls go: the dialect, and whether it is the native path for models that see.
+CHAT_PATHS = {
+    BASE_PATH + "/chat/completions": (Dialect.COMPATIBLE, False),
+    "/v1/chat/completions": (Dialect.COMPATIBLE, False),
+    NATIVE_PATH + "/services/aigc/text-generation/generation": (Dialect.NATIVE, False),
+    NATIVE_PATH + "/services/aigc/multimodal-generation/generation": (Dialect.NATIVE, True),
+}
+TOKENIZER_PATH = NATIVE_PATH + "/tokenizer"
+UPLOADS_PATH = NATIVE_PATH + "/uploads"
+FORM_PATH = "/_oss"
+_FILES_PATHS = (BASE_PATH + "/files", "/v1/files")
+_MODELS_PATHS = (BASE_PATH + "/models", "/v1/models")
 _SHUTDOWN_S = 0.05  # stalled requests must not hold the end up
 
 
-@dataclass(slots=True)
-class Reply:
-    """What goes back; `completed`: it holds a completion; `delivery`: the fault that shapes the sending."""
-
-    status: int
-    body: bytes
-    content_type: str = JSON
-    headers: dict[str, str] = field(default_factory=dict)
-    completed: bool = False
-    delivery: FaultKind | None = None
-    wait_s: float = 0.0
-
-
 class Simulator:
-    """One server: its settings, its ledger and its limits. `url` is known once it listens."""
+    """One server: its settings, its ledger, its limits and its stores. `url` is known once it listens."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self.settings = settings
@@ -71,164 +50,75 @@ class Simulator:
         self.url = ""
         self._clock = clock
         self._started_s = clock()
-        self._quota = Quota(settings)
+        self._storage = StorageEndpoints(settings, self.ledger, self._now_s)
+        self._chat = ChatEndpoint(
+            settings, self.ledger, self._storage.objects, self._storage.files, self._now_s
+        )
 
     @property
     def base_url(self) -> str:
         """The address for clients of the compatible mode."""
         return self.url + BASE_PATH
 
+    @property
+    def native_base_url(self) -> str:
+        """The address for clients of the native protocol."""
+        return self.url + NATIVE_PATH
+
+    def _now_s(self) -> float:
+        return self._clock() - self._started_s
+
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, whatever it asks."""
         path, method = request.path, request.method
-        if path in CHAT_PATHS:
-            return await self._chat(request) if method == "POST" else _refuse(METHOD_NOT_ALLOWED)
-        if method != "GET":
-            return _refuse(NOT_FOUND)
-        if path == "/_health":
+        chat = CHAT_PATHS.get(path)
+        if chat is not None:
+            dialect, multimodal_path = chat
+            if method != "POST":
+                return _refuse(METHOD_NOT_ALLOWED)
+            return await self._chat.handle(request, dialect, multimodal_path=multimodal_path)
+        if path == FORM_PATH:  # the form's own signature is its key
+            return (
+                await self._storage.handle_form(request) if method == "POST" else _refuse(METHOD_NOT_ALLOWED)
+            )
+        if method == "GET" and path == "/_health":
             return web.Response(body=b'{"status":"ok"}', content_type=JSON)
-        if path == "/_ledger":
+        if method == "GET" and path == "/_ledger":
             full, keys = request.query.get("full") == "1", request.query.get("keys") != "0"
             return web.Response(
                 body=orjson.dumps(self.ledger.report(keys=keys, full=full)), content_type=JSON
             )
-        if path in (BASE_PATH + "/models", "/v1/models"):
-            return web.Response(body=models_body(), content_type=JSON)
-        return _refuse(NOT_FOUND)
+        return await self._with_key(request, path, method)
 
-    async def _chat(self, request: web.BaseRequest) -> web.StreamResponse:
-        body = await self._read(request)
-        if body is None:
-            self.ledger.unread += 1
-            return _refuse(TOO_LARGE)
-        entry = self.ledger.receive(body_key(body), self._clock() - self._started_s)
-        try:
-            reply = self._decide(request, body, entry)
-            if reply.wait_s:
-                await asyncio.sleep(reply.wait_s)
-            return await _deliver(request, reply, entry, self.settings.slow_s)
-        finally:
-            self.ledger.settle(entry)
-
-    async def _read(self, request: web.BaseRequest) -> bytes | None:
-        limit = self.settings.max_body_bytes
-        if (request.content_length or 0) > limit:
-            return None
-        parts: list[bytes] = []
-        size = 0
-        async for part in request.content.iter_any():
-            size += len(part)
-            if size > limit:
-                return None
-            parts.append(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _decide(self, request: web.BaseRequest, body: bytes, entry: Entry) -> Reply:
-        # What is said follows the request alone; how it goes also follows how often it came, so that a retry
-        # may fare better.
-        conduct = Random(f"{self.settings.seed}/{entry.key}/{entry.seen}")  # noqa: S311 - chance only
-        request_id = entry.request_id = str(uuid.UUID(int=conduct.getrandbits(128), version=4))
+    async def _with_key(self, request: web.BaseRequest, path: str, method: str) -> web.StreamResponse:
         key = self.settings.api_key
         if key is not None and request.headers.get("Authorization") != f"Bearer {key}":
-            return _refusal(WRONG_KEY, request_id)
-        try:
-            fault = self._fault(request, conduct)
-        except JobError as error:
-            return _refusal(invalid_parameter(f"{FORCE_HEADER}: {error}"), request_id)
-        ask = parse_ask(body)
-        if isinstance(ask, Refusal):
-            return _refusal(ask, request_id)
-        entry.model = ask.model
-        entry.fault = fault.value if fault else None
-        if fault in AT_ONCE:
-            if fault is FaultKind.HTML_502:
-                return Reply(502, HTML_502, "text/html")
-            return _refusal(BY_FAULT[fault], request_id)
-        answered = respond(ask, Random(f"{self.settings.seed}/{entry.key}"))  # noqa: S311 - chance only
-        tokens = ask.prompt_tokens + answered.completion_tokens
-        over = self._quota.admit(ask.model, tokens, self._clock() - self._started_s)
-        if over is not None:
-            entry.fault = None  # a limit, not a fault: the request never met it
-            return _refusal(BY_FAULT[over], request_id)
-        reply = _faulty(answered, fault, entry, request_id)
-        reply.wait_s = self.settings.latency.sample_s(conduct)
-        return reply
+            return _refuse(WRONG_KEY)
+        for base in _FILES_PATHS:
+            if path == base or path.startswith(base + "/"):
+                return await self._storage.handle_files(request, path[len(base) + 1 :])
+        if path == TOKENIZER_PATH and method == "POST":
+            return await self._count(request)
+        if method != "GET":
+            return _refuse(NOT_FOUND)
+        if path == UPLOADS_PATH:
+            return self._storage.policy(request, f"{request.scheme}://{request.host}{FORM_PATH}")
+        if path in _MODELS_PATHS:
+            return web.Response(body=compatible.models_body(), content_type=JSON)
+        return _refuse(NOT_FOUND)
 
-    def _fault(self, request: web.BaseRequest, conduct: Random) -> FaultKind | None:
-        drawn = choose_fault(self.settings.faults, conduct)
-        forced = request.headers.get(FORCE_HEADER)
-        if forced is None:
-            return drawn
-        return None if forced == NO_FAULT else parse_kind(forced)
+    async def _count(self, request: web.BaseRequest) -> web.Response:
+        body = await read_body(request, self.settings.max_body_bytes)
+        tokens = TOO_LARGE if body is None else self._chat.count(body)
+        if isinstance(tokens, Refusal):
+            return _refuse(tokens, native_dialect=True)
+        return web.Response(body=native.tokens_body(tokens, str(uuid.uuid4())), content_type=JSON)
 
 
-def _faulty(answered: Answered, fault: FaultKind | None, entry: Entry, request_id: str) -> Reply:
-    """Make the reply to an admitted ask, its fault built in, and enter the tokens that were generated."""
-    headers = {"x-request-id": request_id}
-    match fault:
-        case FaultKind.EMPTY:
-            return Reply(200, b"", headers=headers)
-        case FaultKind.GARBAGE:
-            return Reply(200, GARBAGE, headers=headers)
-        case FaultKind.ERROR_200:
-            return Reply(200, BY_FAULT[FaultKind.ERROR_200].body(request_id), headers=headers)
-        case FaultKind.RESET | FaultKind.STALL:
-            return Reply(0, b"", delivery=fault)
-        case FaultKind.PARTIAL:
-            shorten(answered, None)
-            headers[PARTIAL_HEADER] = "true"
-        case FaultKind.TRUNCATED:
-            shorten(answered, "length")
-    reply = Reply(200, response_body(answered, request_id), headers=headers, completed=True, delivery=fault)
-    entry.prompt_tokens = answered.ask.prompt_tokens
-    entry.completion_tokens = answered.completion_tokens
-    return reply
-
-
-async def _deliver(request: web.BaseRequest, reply: Reply, entry: Entry, slow_s: float) -> web.StreamResponse:
-    """Send the reply as its delivery says, and enter what became of it."""
-    transport = request.transport
-    if reply.delivery is FaultKind.STALL:
-        await asyncio.Event().wait()  # until the client goes, which cancels this
-    if reply.delivery is FaultKind.RESET and transport is not None:
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
-        transport.abort()
-    if transport is None or transport.is_closing():
-        return web.Response()  # goes nowhere: the connection is gone before the answer
-    if reply.delivery in (FaultKind.CUT, FaultKind.SLOW):
-        response = web.StreamResponse(status=reply.status, headers=reply.headers)
-        response.content_type = reply.content_type
-        response.content_length = len(reply.body)
-        await response.prepare(request)
-        entry.status = reply.status
-        if reply.delivery is FaultKind.CUT:
-            await response.write(reply.body[: len(reply.body) // 2])
-            transport.close()
-            return response
-        step = -(-len(reply.body) // DRIPS)
-        for start in range(0, len(reply.body), step):
-            if start:
-                await asyncio.sleep(slow_s / DRIPS)
-            await response.write(reply.body[start : start + step])
-    else:
-        response = web.Response(
-            body=reply.body, status=reply.status, headers=reply.headers, content_type=reply.content_type
-        )
-        await response.prepare(request)
-        entry.status = reply.status
-    await response.write_eof()
-    # All of it is with the kernel, and the client was still there: more cannot be known on this side.
-    entry.answered = not transport.is_closing() and transport.get_write_buffer_size() == 0
-    entry.completed = entry.answered and reply.completed
-    return response
-
-
-def _refusal(refusal: Refusal, request_id: str) -> Reply:
-    return Reply(refusal.status, refusal.body(request_id), headers={"x-request-id": request_id})
-
-
-def _refuse(refusal: Refusal) -> web.Response:
-    return web.Response(body=refusal.body(str(uuid.uuid4())), status=refusal.status, content_type=JSON)
+def _refuse(refusal: Refusal, *, native_dialect: bool = False) -> web.Response:
+    request_id = str(uuid.uuid4())
+    body = refusal.native_body(request_id) if native_dialect else refusal.body(request_id)
+    return web.Response(body=body, status=refusal.status, content_type=JSON)
 
 
 @asynccontextmanager

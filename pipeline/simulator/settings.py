@@ -14,6 +14,7 @@ import orjson
 from pipeline.errors import JobError
 from pipeline.simulator.faults import FaultKind, check_rates, parse_kind
 from pipeline.simulator.latency import Latency, parse_duration, parse_latency
+from pipeline.vision_tokens import Size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +23,13 @@ class Settings:
 
     Limits are per model, `None` is unlimited; each is enforced over windows of `window_s`, so 1 s allows a
     sixtieth of it per second. With `burst_growth`, a window may carry at most that many times the requests
-    of the one before, and always a tenth of the limit. `slow_s` is how long a dripping body takes. The
-    ledger remembers `ledger_keys` bodies and the last `ledger_entries` requests.
+    of the one before, and always a tenth of the limit. `slow_s` is how long a dripping body takes.
+
+    A stream takes the latency until its first event and `stream_s` from there to its end; `stream_pieces` is
+    into how many pieces each text is divided (None: as the provider does). An uploaded file is `processing`
+    for `file_processing_s` and until its state was asked `file_polls` times. `sizes` gives the width and
+    height in pixels of what web addresses lead to. The ledger remembers `ledger_keys` bodies and the last
+    `ledger_entries` requests.
     """
 
     host: str = "127.0.0.1"
@@ -37,6 +43,15 @@ class Settings:
     burst_growth: float | None = None
     faults: Mapping[FaultKind, float] = field(default_factory=dict)
     slow_s: float = 5.0
+    stream_s: float = 0.0
+    stream_pieces: int | None = None
+    file_processing_s: float = 0.0
+    file_polls: int = 0
+    file_uploads_per_second: float | None = 3.0
+    file_queries_per_second: float | None = 10.0
+    most_files: int = 10_000
+    most_file_bytes: int = 100 * 1024**3
+    sizes: Mapping[str, Size] = field(default_factory=dict)
     max_body_bytes: int = 32 * 1024 * 1024
     api_key: str | None = None
     ledger_keys: int = 250_000
@@ -56,6 +71,9 @@ class Settings:
             "window_s",
             "burst_growth",
             "max_body_bytes",
+            "stream_pieces",
+            "file_uploads_per_second",
+            "file_queries_per_second",
         ):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -125,6 +143,21 @@ def _faults(written: Mapping[str, float] | Iterable[str]) -> dict[FaultKind, flo
     return rates
 
 
+def _sizes(written: Mapping[str, Any]) -> dict[str, Size]:
+    """Read `{address: "1372x2044"}`, or with a pair of numbers instead of the text."""
+    sizes = {}
+    for url, size in written.items():
+        sides = size.split("x") if isinstance(size, str) else list(size)
+        try:
+            width, height = map(int, sides)
+        except (TypeError, ValueError):
+            raise JobError(
+                f"sizes: expected {url!r} to have a size such as 1372x2044, found {size!r}"
+            ) from None
+        sizes[url] = Size(width, height)
+    return sizes
+
+
 def _latency(written: str | Latency) -> Latency:
     return written if isinstance(written, Latency) else parse_latency(written)
 
@@ -136,4 +169,7 @@ _READ: dict[str, tuple[str, Any]] = {
     "slow": ("slow_s", parse_duration),
     "fault": ("faults", _faults),
     "faults": ("faults", _faults),
+    "stream": ("stream_s", parse_duration),
+    "file_processing": ("file_processing_s", parse_duration),
+    "sizes": ("sizes", _sizes),
 }

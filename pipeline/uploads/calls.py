@@ -27,7 +27,8 @@ OSS_HEADER = ("X-DashScope-OssResourceResolve", "enable")
 _TIMEOUT = httpx.Timeout(120.0, connect=10.0, pool=None)
 # The words of this refusal are documented nowhere; the limits are: 10,000 files or 100 GB an account.
 _QUOTA = re.compile(
-    r"quota|10,?000|100 ?gb|capacity|(number|count|amount) of (uploaded )?files|too many files", re.I
+    r"quota|\b10,?000\b|100 ?gb|capacity|(number|count|amount) of (uploaded )?files|files? (number|count)|too many files",
+    re.I,
 )
 _MISSING = re.compile(r"not\s+found|not\s+exist|no\s+such\s+file|invalid file \[", re.I)
 _XML = re.compile(rb"<(Code|Message)>([^<]{0,500})</")
@@ -83,6 +84,10 @@ class Calls:
 
     async def again(self, call: Callable[[], Awaitable[T | Failure]]) -> T | Failure:
         """Make the call until it succeeds, its failure is none to retry, or `max_attempts` are made."""
+
+        async def attempt() -> T | Failure:
+            return await call()
+
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_result(lambda got: isinstance(got, Failure) and POLICIES[got.kind].retry),
             stop=tenacity.stop_after_attempt(self.max_attempts),
@@ -90,7 +95,7 @@ class Calls:
             sleep=asyncio.sleep,
             retry_error_callback=_last,
         )
-        result: T | Failure = await retrying(call)
+        result: T | Failure = await retrying(attempt)
         return result
 
     async def _reply(self, method: str, url: str, **content: Any) -> httpx.Response | Failure:

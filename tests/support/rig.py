@@ -48,9 +48,7 @@ def answer(text: str = "positive", *, finish: str = "stop", prompt_tokens: int =
     body = {
         "id": "chat-1",
         "model": "served",
-        "choices": [
-            {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text}}
-        ],
+        "choices": [{"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text}}],
         "usage": {
             "prompt_tokens": prompt_tokens,
             "completion_tokens": 2,
@@ -189,13 +187,15 @@ class Rig:
             folder.journal.close()
             folder.journal = self.journal(self.out)
         folder.journal.write_manifest(
-            {**self.identity().to_manifest(), "rows_per_part": str(self.rows_per_part), "rows": str(self.rows)}
+            {
+                **self.identity().to_manifest(),
+                "rows_per_part": str(self.rows_per_part),
+                "rows": str(self.rows),
+            }
         )
         return folder
 
-    async def run(
-        self, transport: Transport, *, during: Callable[[Runner], None] = lambda _: None
-    ) -> Ran:
+    async def run(self, transport: Transport, *, during: Callable[[Runner], None] = lambda _: None) -> Ran:
         """Run or resume, as the engine does; `during` gets the runner before it starts. Raises what the run raises."""
         folder, layout = self.open(), self.layout()
         try:

@@ -181,3 +181,12 @@ def test_what_came_before_the_cut_was_read(tmp_path: Path) -> None:
 def test_a_file_that_is_not_what_its_extension_says_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"rows\.jsonl\.gz cannot be read: .*incorrect header"):
         read(tmp_path, b'{"a": 1}\n', "rows.jsonl.gz")
+
+
+def test_a_row_nested_too_deeply_to_be_written_again_is_a_problem_and_the_next_is_read(tmp_path: Path) -> None:
+    deep = b'{"x": ' + b"[" * 400 + b"]" * 400 + b"}\n"
+    wide = b'{"x": [' + b",".join([b"[]"] * 400) + b"]}\n"
+    rows = read(tmp_path, deep + wide)
+    assert rows[0].problem == "nested deeper than 250 levels"
+    assert rows[1].problem is None
+    assert len(rows[1].columns["x"]) == 400

@@ -7,10 +7,11 @@ import pytest
 
 LAYERS: list[set[str]] = [
     {"records", "errors"},
-    {"failure_codes", "catalog", "tokens", "jobspec", "dataset", "totals"},
+    {"failure_codes", "catalog", "tokens", "vision_tokens", "jobspec", "dataset", "totals"},
     {"failures", "pricing"},
-    {"render", "protocol", "response"},
-    {"transport", "limits", "expectation", "journal", "parts", "progress", "children", "summary"},
+    {"media", "protocol", "response"},
+    {"render"},
+    {"transport", "limits", "expectation", "journal", "parts", "progress", "children", "summary", "uploads"},
     {"retry", "run_folder", "feeder", "plan", "llama_server", "stopping"},
     {"runner"},
     {"engine", "check", "export", "status", "labels", "simulator"},
@@ -20,6 +21,7 @@ LAYERS: list[set[str]] = [
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Modules of one level that may use each other, lower first, with the reason.
 WITHIN_LEVEL = {
+    ("vision_tokens", "tokens"),  # what is written around pictures and tools is text
     ("jobspec", "catalog"),  # a job's target is looked up in the catalogue
 }
 
@@ -56,7 +58,7 @@ def test_records_and_errors_import_nothing_of_ours(graph: grimp.ImportGraph) -> 
 
 
 def test_simulator_shares_only_wire_formats_and_catalogue(graph: grimp.ImportGraph) -> None:
-    allowed = {"protocol", "catalog", "tokens", "records", "errors", "simulator"}
+    allowed = {"protocol", "catalog", "tokens", "vision_tokens", "records", "errors", "simulator"}
     for module in graph.find_descendants("pipeline.simulator") | {"pipeline.simulator"}:
         for imported in graph.find_modules_directly_imported_by(module) - {"pipeline"}:
             assert room(imported) in allowed, f"{module} imports {imported}"

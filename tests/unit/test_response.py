@@ -45,7 +45,17 @@ SENTIMENT = AnswerCheck(labels=["positive", "negative", "N/A"])
 
 @pytest.mark.parametrize(
     "text",
-    ["positive", "Positive", "POSITIVE.", ' "positive" ', "'positive'.", "**positive**", "`positive`", "positive!\n", "“positive”。"],
+    [
+        "positive",
+        "Positive",
+        "POSITIVE.",
+        ' "positive" ',
+        "'positive'.",
+        "**positive**",
+        "`positive`",
+        "positive!\n",
+        "“positive”。",
+    ],
 )
 def test_a_label_counts_without_what_models_put_around_it(text: str) -> None:
     assert SENTIMENT.check(answer(text)) == {"label": "positive"}
@@ -56,10 +66,18 @@ def test_a_chinese_label_counts_likewise(text: str) -> None:
     assert AnswerCheck(labels=["好评", "差评"]).check(answer(text)) == {"label": "好评"}
 
 
-@pytest.mark.parametrize("label", ["U.S.", "C++", "!", "***", '"quoted"', 'say "hi"', "a\\b", "naïve", "Straße", "0", " padded "])
+@pytest.mark.parametrize(
+    "label", ["U.S.", "C++", "!", "***", '"quoted"', 'say "hi"', "a\\b", "naïve", "Straße", "0", " padded "]
+)
 def test_every_label_counts_written_as_it_is_in_any_case_and_as_json(label: str) -> None:
     check = AnswerCheck(labels=["other", label])
-    for text in (label, label.upper(), f" {label}\n", json.dumps(label), json.dumps(label, ensure_ascii=False)):
+    for text in (
+        label,
+        label.upper(),
+        f" {label}\n",
+        json.dumps(label),
+        json.dumps(label, ensure_ascii=False),
+    ):
         assert check.check(answer(text)) == {"label": label}, text
 
 
@@ -75,7 +93,9 @@ def test_an_empty_answer_is_no_label(text: str | None) -> None:
         assert failed(check, text).code == "not_a_label"
 
 
-@pytest.mark.parametrize("text", ["positive or negative", "neutral", "The label is positive", "posi", '["positive"]', '"x'])
+@pytest.mark.parametrize(
+    "text", ["positive or negative", "neutral", "The label is positive", "posi", '["positive"]', '"x']
+)
 def test_any_other_text_is_no_label_and_is_shown(text: str) -> None:
     message = failed(SENTIMENT, text).message
     assert message == f"the answer is not one of positive, negative, N/A; found {text!r}"
@@ -130,7 +150,11 @@ _NULL = {"type": "null"}
     ],
 )
 def test_a_property_becomes_a_column_of_its_type_else_json_text(rule: Any, kind: pa.DataType) -> None:
-    schema = {"type": "object", "properties": {"x": rule}, "$defs": {"Grade": {"type": "integer", "minimum": 1}}}
+    schema = {
+        "type": "object",
+        "properties": {"x": rule},
+        "$defs": {"Grade": {"type": "integer", "minimum": 1}},
+    }
     assert AnswerCheck(schema=schema).fields() == [pa.field("x", kind)]
 
 
@@ -161,7 +185,15 @@ def test_null_and_absent_are_null() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ['{"i": 1}', ' {"i":1}\n', '```json\n{"i": 1}\n```', '```\n{"i": 1}\n```', '```JSON {"i": 1}```', '```{"i":1}', '{"i": 1.0}'],
+    [
+        '{"i": 1}',
+        ' {"i":1}\n',
+        '```json\n{"i": 1}\n```',
+        '```\n{"i": 1}\n```',
+        '```JSON {"i": 1}```',
+        '```{"i":1}',
+        '{"i": 1.0}',
+    ],
 )
 def test_json_counts_with_and_without_a_fence(text: str) -> None:
     columns = by_schema(i={"type": "integer"}).check(answer(text))
@@ -169,7 +201,9 @@ def test_json_counts_with_and_without_a_fence(text: str) -> None:
     assert isinstance(columns["i"], int)
 
 
-@pytest.mark.parametrize("number", ["9223372036854775808", "-9223372036854775809", "1e300", "18446744073709551616"])
+@pytest.mark.parametrize(
+    "number", ["9223372036854775808", "-9223372036854775809", "1e300", "18446744073709551616"]
+)
 def test_an_integer_beyond_64_bits_is_invalid_and_fits_as_a_number(number: str) -> None:
     assert failed(by_schema(i={"type": "integer"}), f'{{"i": {number}}}').code == "not_the_schema"
     assert by_schema(i={"type": "number"}).check(answer(f'{{"i": {number}}}')) == {"i": float(number)}
@@ -180,7 +214,10 @@ def test_the_ends_of_64_bits_are_kept_exactly(number: str) -> None:
     assert by_schema(i={"type": "integer"}).check(answer(f'{{"i": {number}}}')) == {"i": int(number)}
 
 
-@pytest.mark.parametrize("text", [None, "", "positive", '{"i": NaN}', '{"i": 1e999}', '{"i": 1} and more', "{'i': 1}", '{"s": "\\ud800"}'])
+@pytest.mark.parametrize(
+    "text",
+    [None, "", "positive", '{"i": NaN}', '{"i": 1e999}', '{"i": 1} so', "{'i': 1}", '{"s": "\\ud800"}'],
+)
 def test_what_is_no_json_is_invalid(text: str | None) -> None:
     assert failed(TYPED, text).code == "not_json"
 
@@ -217,7 +254,11 @@ def test_a_required_property_must_be_there() -> None:
 def test_a_value_that_the_validator_lets_pass_never_spoils_its_column(kind: str, value: str) -> None:
     """Up to draft 7 a `$ref` hides the type beside it."""
     rule = {"$ref": "#/definitions/any", "type": kind}
-    schema = {"$schema": "http://json-schema.org/draft-07/schema#", "properties": {"x": rule}, "definitions": {"any": {}}}
+    schema = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "properties": {"x": rule},
+        "definitions": {"any": {}},
+    }
     check = AnswerCheck(schema=schema)
     result = check.check(answer(f'{{"x": {value}}}'))
     if not isinstance(result, Failure):
@@ -256,7 +297,10 @@ def test_the_repair_turn_shows_the_answer_and_asks_for_a_label_alone() -> None:
     assert SENTIMENT.repair(MESSAGES, "It is good", failure) == [
         *MESSAGES,
         {"role": "assistant", "content": "It is good"},
-        {"role": "user", "content": "Answer with exactly one of these, and nothing else: positive, negative, N/A"},
+        {
+            "role": "user",
+            "content": "Answer with exactly one of these, and nothing else: positive, negative, N/A",
+        },
     ]
     assert len(MESSAGES) == 1
 
@@ -280,7 +324,9 @@ _JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("sinbo"), inner, max_size=4),
     max_leaves=8,
 )
-_CONTENT = st.none() | st.text() | _JSON.map(json.dumps) | _JSON.map(lambda v: f"```json\n{json.dumps(v)}\n```")
+_CONTENT = (
+    st.none() | st.text() | _JSON.map(json.dumps) | _JSON.map(lambda v: f"```json\n{json.dumps(v)}\n```")
+)
 
 
 @pytest.mark.parametrize("check", [AnswerCheck(), SENTIMENT, TYPED])

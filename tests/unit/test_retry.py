@@ -86,7 +86,11 @@ def test_a_kinds_own_bound_on_attempts_holds_below_the_jobs(tmp_path: Path) -> N
     [
         (refusal(400), "invalid_request", "failed"),
         (refusal(413), "too_large", "failed"),
-        (refusal(400, "data_inspection_failed", "Output data may contain inappropriate content."), None, None),
+        (
+            refusal(400, "data_inspection_failed", "Output data may contain inappropriate content."),
+            None,
+            None,
+        ),
     ],
 )
 def test_what_cannot_succeed_is_never_sent_again(
@@ -208,9 +212,7 @@ def test_a_lost_attempt_between_two_answers_changes_nothing_about_the_repair(tmp
 
 
 @pytest.mark.parametrize(("finish", "status"), [("length", "truncated"), ("content_filter", "blocked")])
-def test_an_answer_cut_short_is_not_held_against_the_labels(
-    tmp_path: Path, finish: str, status: str
-) -> None:
+def test_an_answer_cut_short_is_not_held_against_the_labels(tmp_path: Path, finish: str, status: str) -> None:
     asked = ask(tmp_path, answer("banan", finish=finish), labels=["good"])
     assert (asked.row["status"], asked.row["attempts"], asked.row["label"]) == (status, 1, None)
 

@@ -206,9 +206,7 @@ def test_run_log_has_the_traceback_of_a_bug_and_only_the_sentence_of_an_operator
     assert "ERROR a sentence\n" in text
 
 
-def test_a_log_that_takes_no_more_stops_nobody(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_log_that_takes_no_more_stops_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run.log").symlink_to("/dev/full")
     with RunLog(tmp_path):
         logging.getLogger("promptmill").info("a line")

@@ -3,15 +3,17 @@
 import asyncio
 import gc
 import re
+import sqlite3
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.errors import DatasetError
-from pipeline.journal import Journal, view
-from pipeline.records import Failure, FailureKind, Outcome, Response
+from pipeline.journal import FILE_NAME, Journal, view
+from pipeline.records import FailureKind, Outcome, Response
 from pipeline.run_folder import StorageError
 from pipeline.runner import ALIKE_LIMIT, GRACE_S, Runner
 from pipeline.summary import Stop
@@ -65,14 +67,13 @@ def test_every_row_ends_in_its_part_in_input_order_whatever_the_order_of_answers
         "part-00002.parquet",
     ]
     totals = ran.counters.totals
-    assert (totals.rows, totals.status["ok"], totals.tokens["total_tokens"], ran.counters.sent) == (10, 10, 120, 10)
-    assert view(rig.out).outcomes == run_outcomes(rig, 2)
-
-
-def run_outcomes(rig: Rig, *kept_parts: int) -> list[Outcome]:
-    """A short part keeps its outcomes for the day when the dataset is longer; they are not open."""
-    assert kept_parts == (2,)
-    return []
+    assert (totals.rows, totals.status["ok"], totals.tokens["total_tokens"], ran.counters.sent) == (
+        10,
+        10,
+        120,
+        10,
+    )
+    assert view(rig.out).outcomes == []
 
 
 def test_a_finished_run_asks_nothing_again(tmp_path: Path) -> None:
@@ -382,15 +383,9 @@ def test_a_run_never_ends_well_with_a_row_missing(tmp_path: Path) -> None:
 
 
 def drop(folder: Path, table: str) -> None:
-    with view_db(folder) as db:
+    """Make every later commit to a table fail, as a full disk would."""
+    with closing(sqlite3.connect(folder / FILE_NAME)) as db:
         db.execute(f"DROP TABLE {table}")
-    db.close()
-
-
-def view_db(folder: Path) -> Any:
-    import sqlite3
-
-    return sqlite3.connect(folder / "journal.sqlite")
 
 
 @pytest.mark.parametrize("table", ["attempts", "outcomes", "parts"])
@@ -506,8 +501,3 @@ def test_nothing_is_left_behind_that_was_raised_and_not_looked_at(
         run_virtual(rig.run(FakeTransport(script)))
     gc.collect()
     assert not re.search("never retrieved|Exception in callback|was destroyed", caplog.text)
-
-
-def failure_of(reply: Reply) -> Failure:
-    assert isinstance(reply, Failure)
-    return reply

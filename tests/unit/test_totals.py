@@ -14,13 +14,20 @@ BILLED = Usage(prompt_tokens=10, completion_tokens=2, total_tokens=12, cached_to
 
 def answered(index: int = 0, usage: Usage = BILLED, *, earlier: list[Usage] | None = None) -> Outcome:
     return Outcome(
-        index, str(index), Status.OK, completion=Completion("a", "stop", usage), earlier=earlier or [], attempts=1
+        index,
+        str(index),
+        Status.OK,
+        completion=Completion("a", "stop", usage),
+        earlier=earlier or [],
+        attempts=1,
     )
 
 
 def failed(index: int = 0, *, attempts: int = 3, maybe_paid: int = 1) -> Outcome:
     failure = Failure(FailureKind.TIMEOUT, "idle_timeout", "silence")
-    return Outcome(index, str(index), Status.FAILED, failure=failure, attempts=attempts, maybe_paid=maybe_paid)
+    return Outcome(
+        index, str(index), Status.FAILED, failure=failure, attempts=attempts, maybe_paid=maybe_paid
+    )
 
 
 def summed(*priced: tuple[Outcome, Decimal | None]) -> Totals:

@@ -37,7 +37,7 @@ _DECLARED = {
 class Uploads(Protocol):
     """Where `oss://` addresses lead."""
 
-    def size_of(self, url: str, model: str) -> Size | None | Refusal:
+    def size_of(self, url: str, model: str) -> Size | Refusal | None:
         """The size of an uploaded picture, None for what is no picture, or why it cannot be had."""
 
 

@@ -30,7 +30,9 @@ class _Number(NamedTuple):
 
 
 _OUTPUT = f"should be [1, {MOST_OUTPUT_TOKENS}]"
-_BUDGET = f"The thinking_budget parameter must be a positive integer and not greater than {MOST_THOUGHT_TOKENS}"
+_BUDGET = (
+    f"The thinking_budget parameter must be a positive integer and not greater than {MOST_THOUGHT_TOKENS}"
+)
 _NUMBERS = {
     "temperature": _Number(0, 1.999999, False, "Temperature should be in [0.0, 2.0)"),
     "top_p": _Number(1e-9, 1, False, "Range of top_p should be (0.0, 1.0]"),
@@ -40,7 +42,9 @@ _NUMBERS = {
     "seed": _Number(0, 2**31 - 1, True, "Range of seed should be [0, 2147483647]"),
     "n": _Number(1, MOST_CHOICES, True, f"Range of n should be [1, {MOST_CHOICES}]"),
     "max_tokens": _Number(1, MOST_OUTPUT_TOKENS, True, f"Range of max_tokens {_OUTPUT}"),
-    "max_completion_tokens": _Number(1, MOST_OUTPUT_TOKENS, True, f"Range of max_completion_tokens {_OUTPUT}"),
+    "max_completion_tokens": _Number(
+        1, MOST_OUTPUT_TOKENS, True, f"Range of max_completion_tokens {_OUTPUT}"
+    ),
     "thinking_budget": _Number(1, MOST_THOUGHT_TOKENS, True, _BUDGET),
     "top_logprobs": _Number(
         0, MOST_TOP_LOGPROBS, True, f"Range of top_logprobs should be [0, {MOST_TOP_LOGPROBS}]"
@@ -87,7 +91,9 @@ def wrong_tools(params: Mapping[str, Any], thinking: bool) -> Refusal | None:
     """Refuse tools that are not declared as documented, and choices of tools that cannot be."""
     tools, choice = params.get("tools"), params.get("tool_choice")
     if tools is not None and not (isinstance(tools, list) and all(_is_tool(tool) for tool in tools)):
-        return invalid_parameter("Each of tools must be an object with type 'function' and a function with a name.")
+        return invalid_parameter(
+            "Each of tools must be an object with type 'function' and a function with a name."
+        )
     names = {tool["function"]["name"] for tool in tools or ()}
     if "search" in names:
         return TOOL_NAMED_SEARCH

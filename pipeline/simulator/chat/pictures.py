@@ -39,8 +39,11 @@ def _jpeg(content: bytes) -> Size | None:
         if content[at] != 0xFF:
             return None
         marker = content[at + 1]
-        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:  # filler, or a marker without a length
-            at += 1 if marker == 0xFF else 2
+        if marker == 0xFF:  # filler
+            at += 1
+            continue
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # without a length
+            at += 2
             continue
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
             height, width = struct.unpack_from(">HH", content, at + 5)

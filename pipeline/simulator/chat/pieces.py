@@ -4,6 +4,7 @@ Pieces are words and characters, not the model's tokens: nothing depends on wher
 """
 
 import re
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -21,11 +22,12 @@ def words_of(text: str) -> list[str]:
 
 
 def pieces_of(text: str, pieces: int | None = None) -> list[str]:
-    """Divide a text into at most so many pieces of about one length; None: as the provider does."""
+    """Divide a text into so many pieces of about one length, fewer where it is short; None: as the provider does."""
     words = words_of(text)
     if pieces is not None:
-        size = max(1, -(-len(words) // pieces))
-        return ["".join(words[i : i + size]) for i in range(0, len(words), size)]
+        count = min(pieces, len(words))
+        cuts = [len(words) * i // count for i in range(count + 1)] if count else []
+        return ["".join(words[start:end]) for start, end in pairwise(cuts)]
     early = words[: _FIRST_PIECES * _FIRST_WORDS]
     later = words[len(early) :]
     return early + ["".join(later[i : i + _LATER_WORDS]) for i in range(0, len(later), _LATER_WORDS)]

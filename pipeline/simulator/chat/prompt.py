@@ -23,6 +23,7 @@ from pipeline.tokens import TOKENS_PER_MESSAGE, TOKENS_PER_PROMPT, count_text
 from pipeline.vision_tokens import (
     DEFAULT_SYSTEM_TOKENS,
     TOKENS_AROUND,
+    Size,
     call_tokens,
     frames_tokens,
     image_tokens,
@@ -83,7 +84,9 @@ class Reader:
     high_resolution: bool
     prompt: Prompt = field(default_factory=Prompt)
 
-    def count(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> Refusal | None:
+    def count(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
+    ) -> Refusal | None:
         prompt = self.prompt
         prompt.tokens = TOKENS_PER_PROMPT + TOKENS_PER_MESSAGE * len(messages) + tools_tokens(tools)
         if (tools or self.traits.default_system) and messages[0].get("role") != "system":
@@ -166,13 +169,13 @@ class Reader:
                 "The video modality input does not meet the requirements because: the range of sequence images "
                 f"shoule be ({LEAST_FRAMES}, {self.traits.most_frames})."
             )
-        sizes = [self.media.picture(url) for url in urls]
-        for size in sizes:
+        sizes: list[Size] = []
+        for url in urls:
+            size = self.media.picture(url)
             if isinstance(size, Refusal):
                 return size
-        first = sizes[0]
-        assert not isinstance(first, Refusal)
-        self._add_frames(len(urls), first.width, first.height, part)
+            sizes.append(size)
+        self._add_frames(len(sizes), sizes[0], part)
         self.prompt.media.extend(urls)
         return None
 
@@ -184,12 +187,12 @@ class Reader:
         fps = part.get("fps")
         fps = float(fps) if isinstance(fps, int | float) and 0.1 <= fps <= 10 else 2.0
         frames = sampled_frames(found.seconds, fps, self.traits.most_frames)
-        self._add_frames(frames, found.size.width, found.size.height, part)
+        self._add_frames(frames, found.size, part)
         self.prompt.media.append(url)
         return None
 
-    def _add_frames(self, frames: int, width: int, height: int, part: Mapping[str, Any]) -> None:
-        tokens = frames_tokens(frames, width, height, requested_rule(self.traits.rule, part))
+    def _add_frames(self, frames: int, size: Size, part: Mapping[str, Any]) -> None:
+        tokens = frames_tokens(frames, size.width, size.height, requested_rule(self.traits.rule, part))
         self.prompt.videos += 1
         self.prompt.video_tokens += tokens - TOKENS_AROUND
         self.prompt.tokens += tokens

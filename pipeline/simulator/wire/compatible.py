@@ -91,7 +91,9 @@ def stream(answered: Answered, request_id: str, pieces: int | None) -> Stream:
         return _event({"choices": [choice], **envelope})
 
     frames = [event(i, _role(choice)) for i, choice in enumerate(answered.choices)]
-    frames.extend(event(s.index, _delta(s), logprobs=_logprobs(s.logprobs)) for s in steps_of(answered, pieces))
+    frames.extend(
+        event(s.index, _delta(s), logprobs=_logprobs(s.logprobs)) for s in steps_of(answered, pieces)
+    )
     unfinished = len(frames)
     for i, choice in enumerate(answered.choices):
         frames.append(event(i, {"content": ""}, choice.finish_reason))

@@ -110,7 +110,9 @@ def refusal_body(refusal: Refusal, request_id: str) -> bytes:
 
 def body(answered: Answered, request_id: str) -> bytes:
     """Encode a plain answer, with its usage."""
-    finished = [_choice(answered, choice, i, choice.finish_reason) for i, choice in enumerate(answered.choices)]
+    finished = [
+        _choice(answered, choice, i, choice.finish_reason) for i, choice in enumerate(answered.choices)
+    ]
     usage = _usage(answered, answered.completion_tokens, answered.reasoning_tokens)
     return _envelope(answered, finished, usage, request_id)
 
@@ -130,10 +132,10 @@ def stream(answered: Answered, request_id: str, pieces: int | None) -> Stream:
         frames.append(_event(len(frames) + 1, _envelope(answered, [choice], usage, request_id)))
     unfinished = len(frames)
     usage = _usage(answered, answered.completion_tokens, answered.reasoning_tokens)
-    for i, choice in enumerate(answered.choices):
+    for i, made in enumerate(answered.choices):
         # What was cut off in time has no finish reason: its last event says that it goes on.
-        finish = choice.finish_reason or GOING_ON
-        last = _choice(answered, Choice("", None, 0) if incremental else choice, i, finish)
+        finish = made.finish_reason or GOING_ON
+        last = _choice(answered, Choice("", None, 0) if incremental else made, i, finish)
         frames.append(_event(len(frames) + 1, _envelope(answered, [last], usage, request_id)))
     return Stream(frames, unfinished)
 
@@ -181,7 +183,9 @@ def _choice(
     call = answered.ask.call
     if call.result_format != "message":
         return {"finish_reason": finish_reason, "text": choice.content}
-    listed = ([{"text": choice.content}] if choice.content else []) if call.multimodal_path else choice.content
+    listed = (
+        ([{"text": choice.content}] if choice.content else []) if call.multimodal_path else choice.content
+    )
     message: dict[str, Any] = {"role": "assistant", "content": listed}
     if choice.reasoning or answered.ask.thinking:
         message["reasoning_content"] = choice.reasoning

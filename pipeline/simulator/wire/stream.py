@@ -5,11 +5,12 @@ Nothing here knows how a step looks on the wire.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from pipeline.simulator.chat.pieces import pieces_of, words_of
 from pipeline.simulator.chat.respond import Answered, Choice
 from pipeline.simulator.chat.tool_calls import ToolCall
+from pipeline.simulator.refusals import Refusal
 
 
 class Stream(NamedTuple):
@@ -17,6 +18,15 @@ class Stream(NamedTuple):
 
     frames: list[bytes]
     unfinished: int
+
+
+class Wire(Protocol):
+    """What a dialect's module encodes."""
+
+    def refusal_body(self, refusal: Refusal, request_id: str) -> bytes: ...
+    def body(self, answered: Answered, request_id: str) -> bytes: ...
+    def stream(self, answered: Answered, request_id: str, pieces: int | None) -> Stream: ...
+    def error_event(self, refusal: Refusal, number: int, request_id: str) -> bytes: ...
 
 
 @dataclass(slots=True)
@@ -28,7 +38,9 @@ class Step:
     reasoning_tokens: int
     reasoning: str | None = None
     content: str | None = None
-    call: tuple[int, ToolCall, str, bool] | None = None  # its index, itself, the piece of arguments, the first
+    call: tuple[int, ToolCall, str, bool] | None = (
+        None  # its index, itself, the piece of arguments, the first
+    )
     logprobs: list[dict[str, Any]] | None = None
 
 

@@ -1,0 +1,52 @@
+"""All the figures of docs/performance.md, printed and written there between its two marks: what `make bench` runs.
+
+    python benchmarks/run_all.py
+
+Takes a few minutes. Exits 1 where a target is missed. On a machine that does other work the figures rise, those of all
+clients alike: trust the ratios first.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `benchmarks`, however this was started
+
+from benchmarks import over_http, overhead, startup, steps
+from benchmarks.support import ROOT, machine
+
+PAGE = ROOT / "docs/performance.md"
+BEGIN, END = "<!-- figures: written by `make bench` -->", "<!-- end of figures -->"
+
+
+def main() -> int:
+    page = PAGE.read_text(encoding="utf-8")
+    before, _, rest = page.partition(BEGIN)
+    _, found, after = rest.partition(END)
+    if not found:
+        raise SystemExit(f"{PAGE} lacks its two marks, {BEGIN} and {END}: put them back")
+    sections = [machine()]
+    missed = []
+
+    def show(title: str, text: str, holds: bool) -> None:
+        sections.append(f"### {title}\n\n{text}")
+        print(f"\n{title}\n{text}", flush=True)
+        if not holds:
+            missed.append(title)
+
+    print(machine(), flush=True)
+    start = startup.measure()
+    show("Start", startup.as_table(start), start.holds)
+    http = over_http.measure()
+    show("Over HTTP, against a server that answers at once", over_http.as_table(http), http.holds)
+    own = overhead.measure()
+    show("Our own overhead, with a transport that answers at once", overhead.as_table(own), own.holds)
+    show("Where the microseconds go", steps.as_table(steps.measure(), own.small.us_a_row), True)
+    verdict = f"Missed here: {', '.join(missed)}." if missed else "Every target is met."
+    sections.append(verdict)
+    print(f"\n{verdict}")
+    PAGE.write_text("\n\n".join([f"{before}{BEGIN}", *sections, f"{END}{after}"]), encoding="utf-8")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
