@@ -16,7 +16,7 @@ from typing import NamedTuple
 from benchmarks.ours import run
 from benchmarks.support import ANSWER, ANSWER_HEADERS, Spent, child, table, write_reviews
 from pipeline.records import Failure, Request, Response
-from pipeline.transport import KEPT_HEADERS, Core, Endpoint
+from pipeline.transport import KEPT_HEADERS, Core, Endpoint, Sink
 
 TARGET_US, TARGET_MIB, TARGET_GROWTH = 70, 250, 0.10
 SMALL_ROWS, LARGE_ROWS = 100_000, 1_000_000
@@ -30,7 +30,7 @@ class StubTransport:
     def __init__(self, core: Core, endpoint: Endpoint) -> None:
         pass
 
-    async def send(self, request: Request) -> Response | Failure:
+    async def send(self, request: Request, sink: Sink | None = None) -> Response | Failure:
         return Response(200, _HEADERS.copy(), ANSWER, 0.0)
 
     async def aclose(self) -> None:

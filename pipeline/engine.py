@@ -15,26 +15,24 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from pipeline import __version__
-from pipeline.children import ChildSpec, python_module, start_child
 from pipeline.dataset import DatasetScan
 from pipeline.errors import JobError
 from pipeline.expectation import Expectation
 from pipeline.feeder import Feeder
 from pipeline.jobspec import Target
 from pipeline.limits import Limits, LocalGate
-from pipeline.llama_server import local_server
 from pipeline.parts import RESULTS, Layout
+from pipeline.placing import open_placing
 from pipeline.plan import Plan, scan_dataset
 from pipeline.progress import Counters, LimitsView, Meter, as_json, counting, shown
-from pipeline.protocol import compatible
-from pipeline.records import Completion, Failure, Response, Status
+from pipeline.records import Failure, Status
 from pipeline.retry import Asker, RetrySpec
 from pipeline.run_folder import Identity, RunFolder, RunLog, StorageError, sum_parts
 from pipeline.runner import Runner
+from pipeline.servers import serving
 from pipeline.stopping import deadline_stops, signals_stop
 from pipeline.summary import RunSummary, Stop, ending
 from pipeline.totals import PartRecord, Totals
@@ -162,7 +160,7 @@ class _Run:
             gc.freeze()
             # Collections triggered by allocation alone cost 15-40 % at 1,000 requests in flight (docs/performance.md).
             gc.set_threshold(50_000, 20, 100)
-            async with self._base_url() as base_url:
+            async with serving(self._plan.job, self._plan.target, self._folder.path) as base_url:
                 stop = await self._ask_rows(base_url, counters, set(parts))
         summary = self._summary(counters, stop, loop.time() - began_s)
         self._write_run_file(counters.totals, summary)
@@ -180,8 +178,8 @@ class _Run:
     async def _ask_rows(self, base_url: str, counters: Counters, done: set[int]) -> Stop | None:
         job, target = self._plan.job.file, self._plan.target
         endpoint = Endpoint(
-            url=target.chat_url(base_url),
-            headers=target.headers,
+            url=self._plan.chat_url(base_url),
+            headers=self._plan.headers,
             max_connections=target.max_concurrency,
             connect_timeout_s=job.transport.connect_timeout,
             idle_timeout_s=job.transport.idle_timeout,
@@ -199,13 +197,15 @@ class _Run:
         )
         feeder = Feeder(self._plan.dataset, self._rows, self._layout, self._folder.journal)
         transport = self._connect(job.transport.core, endpoint)
+        placing = open_placing(self._plan, base_url, endpoint, self._folder.path, self._now)
         asker = Asker(
             transport=transport,
             gate=gate,
             expectation=Expectation(job.params.get("max_tokens")),
             journal=self._folder.journal,
             encode=self._plan.encode,
-            decode=self._decode,
+            decode=lambda response, assembler: self._plan.decode(response, assembler, self._now()),
+            assembler=self._plan.assembler,
             check=self._plan.check,
             counters=counters,
             wall_us=lambda: int(self._now().timestamp() * 1_000_000),
@@ -222,6 +222,7 @@ class _Run:
             feeder=feeder,
             renderer=self._plan.renderer,
             encode=self._plan.encode,
+            place=placing.place,
             asker=asker,
             journal=self._folder.journal,
             layout=self._layout,
@@ -241,37 +242,9 @@ class _Run:
                     await runner.run()
         finally:
             await transport.aclose()
+            await placing.close(delete=job.media.files == "delete" and feeder.exhausted)
         counters.sum_up()
         return runner.stopped
-
-    def _decode(self, response: Response) -> Completion | Failure:
-        return compatible.decode(response, self._plan.dialect, self._now())
-
-    @contextlib.asynccontextmanager
-    async def _base_url(self) -> AsyncIterator[str]:
-        """The server's address; starts the server where the run brings its own, and stops it whatever happens."""
-        target = self._plan.target
-        if target.starts is None:
-            assert target.base_url is not None  # noqa: S101  (resolve_target saw to it)
-            yield target.base_url
-            return
-        spec = self._simulator() if target.starts == "simulator" else self._local()
-        async with start_child(spec) as child:
-            yield child.url
-
-    def _local(self) -> ChildSpec:
-        target = self._plan.target
-        return local_server(target.model_name, self._plan.job.folder, log_path=self._log("local-model.log"))
-
-    def _simulator(self) -> ChildSpec:
-        section = self._plan.job.file.simulator
-        argv = python_module("pipeline.simulator", "--json-settings", json.dumps(section.model_dump()))
-        return ChildSpec(
-            argv=argv, name="the simulator", ready_timeout_s=30, log_path=self._log("simulator.log")
-        )
-
-    def _log(self, name: str) -> Path:
-        return self._folder.path / name
 
     def _summary(self, counters: Counters, stop: Stop | None, elapsed_s: float) -> RunSummary:
         totals = counters.totals
@@ -291,6 +264,7 @@ class _Run:
             attempts=totals.attempts,
             maybe_paid=totals.maybe_paid + self._folder.journal.maybe_paid(),
             sent=counters.sent,
+            streamed=self._plan.stream,
             elapsed_s=round(elapsed_s, 3),
             run_folder=str(self._folder.path),
             results=str(self._folder.path / RESULTS),

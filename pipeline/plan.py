@@ -7,6 +7,7 @@ import difflib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,17 @@ from pipeline.dataset import Dataset, DatasetScan, id_text, open_dataset, text_o
 from pipeline.errors import DatasetError, JobError
 from pipeline.failures import Dialect
 from pipeline.jobspec import JobSpec, Target
+from pipeline.media import MediaReader, MediaSettings, limits_of
+from pipeline.model_rules import must_stream, refuse_silent_thinking, refused_params
 from pipeline.parts import DEFAULT_ROWS_PER_PART, RESULT_COLUMNS, InputColumn, Layout, result_name
-from pipeline.protocol import compatible
-from pipeline.records import Outcome, Prompt, Request, Row, Usage
+from pipeline.protocol.assemble import Assembler
+from pipeline.protocol.wire import WireFormat, wire_format
+from pipeline.records import Completion, Failure, Outcome, Prompt, Request, Response, Row, Usage
 from pipeline.render import Renderer
 from pipeline.response import AnswerCheck
-from pipeline.tokens import estimate_from_bytes
+from pipeline.tokens import content_texts, estimate_from_bytes
+from pipeline.uploads import OSS_HEADER
+from pipeline.vision_tokens import vision_rule
 
 _BATCH_LINE_COLUMNS = frozenset({"custom_id", "method", "url", "body"})
 # A part is held in memory until its last row has its outcome: parts of long rows hold fewer of them.
@@ -34,7 +40,11 @@ _LEAST_ROWS_PER_PART = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a run does with each row. `price` is None where the catalogue does not know it."""
+    """What a run does with each row. `price` is None where the catalogue does not know it.
+
+    `stream` says why answers are streamed: because the job asks for it, or because the model answers no other way; None
+    where they come whole.
+    """
 
     job: JobSpec
     target: Target
@@ -45,6 +55,8 @@ class Plan:
     price: pricing.Price | None
     id_column: str | None
     row_id: Callable[[Row], str | None]
+    wire: WireFormat
+    stream: str | None
     key_base: bytes
 
     @property
@@ -52,10 +64,48 @@ class Plan:
         return Dialect(self.target.provider.dialect)
 
     def encode(self, prompt: Prompt) -> Request:
-        """The request of a prompt. Raises compatible.EncodeError for what JSON cannot hold."""
-        body = compatible.encode(self.target.model_name, prompt.messages, prompt.params)
+        """The request of a prompt. Raises EncodeError for what JSON cannot hold.
+
+        The key does not depend on streaming, nor on the addresses that uploaded files get.
+        """
+        body = self.wire.encode(self.target.model_name, prompt.messages, prompt.params)
         key = hashlib.blake2b(body, digest_size=16, key=self.key_base).hexdigest()
-        return Request(prompt.index, prompt.row_id, key, body, estimate_from_bytes(len(body)))
+        tokens = _tokens_estimate(prompt, len(body))
+        if self.stream is not None:
+            body = self.wire.encode(self.target.model_name, prompt.messages, prompt.params, stream=True)
+        return Request(prompt.index, prompt.row_id, key, body, tokens)
+
+    def decode(self, response: Response, assembler: Assembler | None, now: datetime) -> Completion | Failure:
+        """What a response means, with the stream that came before it, if one did."""
+        if assembler is not None:
+            return assembler.finish(response, self.dialect, now)
+        return self.wire.decode(response, self.dialect, now)
+
+    def chat_url(self, base_url: str) -> str:
+        """Where requests go, for a server whose compatible API stands at `base_url`."""
+        return self.target.api_url(base_url, self.job.file.model.protocol) + self.wire.path
+
+    def assembler(self, prompt: Prompt) -> Assembler | None:
+        """What reads the stream that answers a prompt; None where answers come whole."""
+        return None if self.stream is None else self.wire.assembler(prompt.params)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of every request, the key among them."""
+        more = dict(self.wire.stream_headers) if self.stream is not None else {}
+        if self.may_carry_oss:
+            more.update([OSS_HEADER])
+        return {**more, **self.target.headers}
+
+    @property
+    def may_carry_oss(self) -> bool:
+        prompt = self.job.file.prompt
+        brings = prompt.images is not None or prompt.video is not None or prompt.user is None
+        return brings and self.target.provider.dialect == "dashscope"
+
+    def problems(self) -> list[str]:
+        """What the provider is known to refuse of this job, a sentence each."""
+        return list(refused_params(self.target.model, self.params))
 
     def costs(self, outcomes: Sequence[Outcome]) -> list[Decimal | None]:
         """What each outcome cost, all its paid answers together; None where that is unknown."""
@@ -147,6 +197,9 @@ def make_plan(job: JobSpec, target: Target) -> Plan:
     dataset = open_dataset(job.input_path, base=job.folder, max_line_bytes=file.input.max_line_bytes)
     id_column = file.input.id or ("custom_id" if file.prompt.format == "openai-batch" else None)
     params = _params(job, target, check)
+    refuse_silent_thinking(target.model_name, target.model, params)
+    brings_media = file.prompt.images is not None or file.prompt.video is not None
+    wire = wire_format(file.model.protocol, target.model_name, target.model, has_media=brings_media)
     # All that decides an answer besides the body, so that equal keys mean the same question to the same server.
     asked = orjson.dumps(
         [target.identity, file.model.route, file.model.protocol, file.response.labels, job.answer_schema],
@@ -157,12 +210,14 @@ def make_plan(job: JobSpec, target: Target) -> Plan:
         job=job,
         target=target,
         dataset=dataset,
-        renderer=Renderer(file.prompt, params, row_id),
+        renderer=Renderer(file.prompt, params, row_id, _media_reader(job, target, params)),
         check=check,
         params=params,
         price=pricing.price(target.provider, target.model_name, file.model.route),
         id_column=id_column,
         row_id=row_id,
+        wire=wire,
+        stream="the job asks for it" if file.response.stream else must_stream(target.model, params),
         key_base=hashlib.blake2b(asked, digest_size=32).digest(),
     )
 
@@ -188,6 +243,32 @@ def missing_columns(plan: Plan, scan: DatasetScan) -> list[str]:
     return sorted(plan.renderer.columns - set(scan.columns))
 
 
+def _media_reader(job: JobSpec, target: Target, params: dict[str, Any]) -> MediaReader | None:
+    """What reads the rows' media; None where rows are text alone."""
+    section, media = job.file.prompt, job.file.media
+    if not section.brings_media and section.user is not None:
+        return None
+    return MediaReader(
+        MediaSettings(
+            root=job.input_root,
+            rule=vision_rule(target.model.image if target.model else None, target.model_name),
+            limits=limits_of(target.provider.dialect, target.model_name),
+            high_resolution=params.get("vl_high_resolution_images") is True,
+            upload_over_bytes=media.upload_over_bytes if media.upload == "oss" else None,
+        )
+    )
+
+
+def _tokens_estimate(prompt: Prompt, body_bytes: int) -> int:
+    """The prompt's tokens for the limits: text by its bytes, media by the reference's formulas."""
+    if prompt.media_tokens == 0:
+        return estimate_from_bytes(body_bytes)
+    texts = (text for message in prompt.messages for text in content_texts(message.get("content")))
+    return prompt.media_tokens + estimate_from_bytes(
+        sum(len(text.encode("utf-8", "replace")) for text in texts)
+    )
+
+
 def _row_id(id_column: str | None) -> Callable[[Row], str | None]:
     if id_column is None:
         return lambda row: str(row.index)
@@ -195,7 +276,7 @@ def _row_id(id_column: str | None) -> Callable[[Row], str | None]:
 
 
 def _params(job: JobSpec, target: Target, check: AnswerCheck) -> dict[str, Any]:
-    params = dict(job.file.params)
+    params = dict(job.params)
     wanted = check.response_format()
     by_schema = job.answer_schema is not None and target.model is not None and bool(target.model.json_schema)
     if wanted is not None and (target.provider.labels_by_grammar or by_schema):

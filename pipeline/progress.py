@@ -173,7 +173,9 @@ async def shown(meter: Meter, stream: TextIO, *, name: str, quiet: bool) -> Asyn
         yield
     finally:
         ticker.cancel()
-        with contextlib.suppress(asyncio.CancelledError, OSError):  # a terminal that was closed must not end the run
+        with contextlib.suppress(
+            asyncio.CancelledError, OSError
+        ):  # a terminal that was closed must not end the run
             await ticker
 
 

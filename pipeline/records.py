@@ -8,6 +8,7 @@ Only shapes live here: no I/O, no rules, no imports from the rest of the package
 Records on the hot path are slotted and mutable: frozen ones cost five times as much to build.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -85,12 +86,18 @@ class Row:
 
 @dataclass(slots=True)
 class Prompt:
-    """One row rendered: what is asked. `messages` are OpenAI-style; `params` are request-body keys."""
+    """One row rendered: what is asked. `messages` are OpenAI-style; `params` are request-body keys.
+
+    `files` are local files to upload before it is sent (`media.LocalFile`), named in the messages by markers.
+    `media_tokens` is the estimate for pictures, frames and documents, in tokens.
+    """
 
     index: int
     row_id: str
     messages: list[dict[str, Any]]
     params: dict[str, Any]
+    files: Sequence[Any] = ()
+    media_tokens: int = 0
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ Templates come from the job file alone; a row's text is only ever a value in the
 that cannot be rendered becomes a failure that says which column and where. The same row always gives the same prompt.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ import orjson
 from pipeline.errors import JobError
 from pipeline.failures import one_line
 from pipeline.jobspec import PromptSection
+from pipeline.media import MediaProblem, MediaReader
 from pipeline.records import Failure, FailureKind, Prompt, Row
 
 _BATCH_URL = "/v1/chat/completions"
@@ -33,6 +35,10 @@ _TEMPLATE_ERRORS = (
     TypeError,
     ValueError,
 )
+
+
+_COLUMN_ALONE = re.compile(r"\s*\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}\s*")
+_Values = Callable[[dict[str, Any]], Any]
 
 
 class _RowProblem(Exception):
@@ -79,10 +85,17 @@ class Renderer:
     """Renders rows of one job. `columns` are the column names that prompts need, for `check` to look up."""
 
     def __init__(
-        self, section: PromptSection, params: dict[str, Any], row_id: Callable[[Row], str | None]
+        self,
+        section: PromptSection,
+        params: dict[str, Any],
+        row_id: Callable[[Row], str | None],
+        media: MediaReader | None = None,
     ) -> None:
         self._params = params
         self._row_id = row_id
+        self._media = media
+        self._fps = section.fps
+        self._images = self._video = self._documents = _no_values
         self.columns: frozenset[str] = frozenset()
         if section.format is not None:
             self._messages = self._batch_line
@@ -101,6 +114,11 @@ class Renderer:
                 for _, text in texts
                 for name in jinja2.meta.find_undeclared_variables(environment.parse(text))
             }
+            for name in ("images", "video", "documents"):
+                if (asked := getattr(section, name)) is not None:
+                    values, names = self._media_values(name, asked)
+                    setattr(self, f"_{name}", values)
+                    used |= names
             self._names_row = "row" in used
             self.columns = frozenset(used - {"row"})
             self._messages = self._templated
@@ -114,34 +132,94 @@ class Renderer:
             return _failure(row, "no_id", "its id is missing or null")
         try:
             messages, params = self._messages(row.columns)
-        except _RowProblem as problem:
+            prompt = Prompt(row.index, row_id, messages, params)
+            if self._media is not None:
+                self._add_media(prompt, row.columns, self._media)
+            return prompt
+        except (_RowProblem, MediaProblem) as problem:
             return _failure(row, "not_renderable", str(problem))
         except RecursionError:
             return _failure(row, "not_renderable", "its messages are nested too deeply")
-        return Prompt(row.index, row_id, messages, params)
 
     def not_encodable(self, row: Row, error: ValueError) -> Failure:
         """The failure of a row whose prompt holds what JSON cannot."""
         return _failure(row, "not_encodable", str(error))
 
+    def _add_media(self, prompt: Prompt, columns: dict[str, Any], reader: MediaReader) -> None:
+        """Put the row's pictures, frames and documents where the provider's own examples have them.
+
+        Frames stand before the text, pictures behind it; documents are a system message of their own before the user's.
+        """
+        video, images, documents = self._video(columns), self._images(columns), self._documents(columns)
+        if isinstance(video, list) and len(video) == 1:
+            video = video[0]  # one template that names a list of frames, or one video file
+        if video is None and images is None and documents is None:
+            read = reader.messages(prompt.messages)
+            prompt.messages, prompt.files, prompt.media_tokens = read.parts, read.files, read.tokens
+            return
+        user = prompt.messages[-1]
+        before = reader.video_parts(video, self._fps) if video is not None else None
+        after = reader.image_parts(images) if images is not None else None
+        if before or after:
+            text = {"type": "text", "text": user["content"]}
+            parts = [*(before.parts if before else ()), text, *(after.parts if after else ())]
+            prompt.messages = [*prompt.messages[:-1], {**user, "content": parts}]
+        read_documents = reader.documents(documents) if documents is not None else None
+        if read_documents:
+            prompt.messages = [*prompt.messages[:-1], *read_documents.messages, prompt.messages[-1]]
+        found = [part for part in (before, after, read_documents) if part is not None]
+        prompt.files = [file for part in found for file in part.files]
+        prompt.media_tokens = sum(part.tokens for part in found)
+
+    def _media_values(self, role: str, asked: str | list[str]) -> tuple[_Values, set[str]]:
+        """How the values of a media key come from a row, and the columns it needs.
+
+        A text names a column. Of a list each entry is a template; one that is nothing but a column (`{{ image }}`) stands
+        for the column's value as it is: text, bytes or a list.
+        """
+        if isinstance(asked, str):
+            column = asked
+            return lambda columns: _value(columns, column), {column}
+        getters: list[_Values] = []
+        used: set[str] = set()
+        for text in asked:
+            if alone := _COLUMN_ALONE.fullmatch(text):
+                getters.append(_getter(alone[1]))
+                used.add(alone[1])
+                continue
+            template = _compile(self._environment, role, text)
+            used |= jinja2.meta.find_undeclared_variables(self._environment.parse(text))
+            getters.append(self._template_getter(role, template))
+        return lambda columns: [getter(columns) for getter in getters], used
+
+    def _template_getter(self, role: str, template: jinja2.Template) -> _Values:
+        return lambda columns: self._filled(role, template, self._values(columns))
+
     def _templated(self, columns: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        messages = []
+        values = self._values(columns)
+        messages = [
+            {"role": role, "content": self._filled(role, template, values)}
+            for role, template in self._templates
+        ]
+        return messages, self._params
+
+    def _values(self, columns: dict[str, Any]) -> dict[str, Any]:
         values = {**self._environment.globals, **columns}
         if self._names_row:
             values["row"] = _WholeRow(columns)
-        for role, template in self._templates:
-            # As Template.render does it, but for its new_context, which costs four times as much as all the rest.
-            context = jinja2.runtime.Context(self._environment, values, template.name, template.blocks)
-            try:
-                content = "".join(template.root_render_func(context))
-            except jinja2.UndefinedError as error:
-                said = str(error).replace(_WholeRow.SAID, "the row")
-                raise _RowProblem(f"the {role} template needs a column that is not there: {said}") from None
-            except _TEMPLATE_ERRORS as error:
-                reason = str(error) or type(error).__name__
-                raise _RowProblem(f"the {role} template failed on it: {reason}") from None
-            messages.append({"role": role, "content": content})
-        return messages, self._params
+        return values
+
+    def _filled(self, role: str, template: jinja2.Template, values: dict[str, Any]) -> str:
+        # As Template.render does it, but for its new_context, which costs four times as much as all the rest.
+        context = jinja2.runtime.Context(self._environment, values, template.name, template.blocks)
+        try:
+            return "".join(template.root_render_func(context))
+        except jinja2.UndefinedError as error:
+            said = str(error).replace(_WholeRow.SAID, "the row")
+            raise _RowProblem(f"the {role} template needs a column that is not there: {said}") from None
+        except _TEMPLATE_ERRORS as error:
+            reason = str(error) or type(error).__name__
+            raise _RowProblem(f"the {role} template failed on it: {reason}") from None
 
     def _messages_column(self, columns: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         if self._column not in columns:
@@ -162,6 +240,20 @@ class Renderer:
             if value is not None and name not in _JOB_DECIDES  # null is "not given", as in a Parquet struct
         }
         return _checked(body.get("messages"), "body.messages"), {**self._params, **params}
+
+
+def _no_values(columns: dict[str, Any]) -> Any:
+    return None
+
+
+def _getter(column: str) -> _Values:
+    return lambda columns: _value(columns, column)
+
+
+def _value(columns: dict[str, Any], column: str) -> Any:
+    if column not in columns:
+        raise _RowProblem(f"it has no column {column!r}")
+    return columns[column]
 
 
 def _compile(environment: jinja2.Environment, role: str, text: str) -> jinja2.Template:

@@ -18,6 +18,7 @@ from pipeline.failures import POLICIES, Policy, status_of
 from pipeline.journal import Journal
 from pipeline.limits import Gate
 from pipeline.progress import Counters
+from pipeline.protocol.assemble import Assembler
 from pipeline.records import (
     Completion,
     Failure,
@@ -74,6 +75,7 @@ class _RowState:
     started_at_us: int | None = None
     queue_ms: float | None = None
     latency_ms: float | None = None
+    first_token_ms: float | None = None
     http_status: int | None = None
     raw: str | None = None
     answer: Completion | None = None
@@ -86,7 +88,8 @@ class _RowState:
 class Asker:
     """Asks prompts, one outcome each. One instance serves all rows of a run.
 
-    `encode` makes a request of a prompt, `decode` judges a response; `wall_us` is the time of day in Unix microseconds.
+    `encode` makes a request of a prompt, `assembler` reads the stream that answers one (None: it comes whole), `decode` judges a
+    response; `wall_us` is the time of day in Unix microseconds.
     """
 
     transport: Transport
@@ -94,7 +97,8 @@ class Asker:
     expectation: Expectation
     journal: Journal
     encode: Callable[[Prompt], Request]
-    decode: Callable[[Response], Completion | Failure]
+    decode: Callable[[Response, Assembler | None], Completion | Failure]
+    assembler: Callable[[Prompt], Assembler | None]
     check: AnswerCheck
     counters: Counters
     wall_us: Callable[[], int]
@@ -138,24 +142,45 @@ class Asker:
                 row.started_at_us = self.wall_us()
             row.attempts += 1
             self.counters.sent += 1
-            sent_s = loop.time()
-            reply = await self.transport.send(row.request)
-            row.latency_ms = (loop.time() - sent_s) * 1000
-            result = self._judge(row, reply)
+            result = await self._send(row)
             used = self._used_tokens(row, result)
         finally:
             sending.discard(row.request.index)
             self.gate.release(reserved, used)
         return result
 
-    def _judge(self, row: _RowState, reply: Response | Failure) -> Completion | Failure:
+    async def _send(self, row: _RowState) -> Completion | Failure:
+        """One request and what its answer means; a stream is put together while it comes."""
+        loop = asyncio.get_running_loop()
+        assembler = self.assembler(row.prompt)
+        first_s: float | None = None
+
+        def gather(chunk: bytes) -> None:
+            nonlocal first_s
+            assert assembler is not None  # noqa: S101  (the sink is given only with one)
+            assembler.feed(chunk)
+            if first_s is None and assembler.started:
+                first_s = loop.time()
+
+        sent_s = loop.time()
+        reply = await self.transport.send(row.request, None if assembler is None else gather)
+        row.latency_ms = (loop.time() - sent_s) * 1000
+        row.first_token_ms = None if first_s is None else (first_s - sent_s) * 1000
+        if isinstance(reply, Failure) and assembler is not None and assembler.complete:
+            # Cut behind the last token: the answer is whole, and asking again would pay twice.
+            reply = Response(200, {}, b"", row.latency_ms)
+        return self._judge(row, reply, assembler)
+
+    def _judge(
+        self, row: _RowState, reply: Response | Failure, assembler: Assembler | None
+    ) -> Completion | Failure:
         """Decode a reply and hold the answer against what the job asks of it."""
         if isinstance(reply, Failure):
             row.http_status = reply.http_status
             result: Completion | Failure = reply
         else:
             row.http_status = reply.status
-            result = self.decode(reply)
+            result = self.decode(reply, assembler)
             # A refusal never takes the place of the answer that was paid for.
             if self.spec.keep_raw and (row.answer is None or isinstance(result, Completion)):
                 row.raw = reply.body.decode("utf-8", "replace")
@@ -299,6 +324,7 @@ class Asker:
             maybe_paid=row.maybe_paid,
             started_at_us=row.started_at_us,
             latency_ms=row.latency_ms,
+            first_token_ms=row.first_token_ms,
             queue_ms=row.queue_ms,
             run_id=self.spec.run_id,
             response=row.raw,

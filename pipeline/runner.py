@@ -10,10 +10,11 @@ import asyncio
 import logging
 import sqlite3
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 
 from pipeline.errors import PromptmillError
+from pipeline.failures import POLICIES
 from pipeline.feeder import Fed, Feeder
 from pipeline.journal import Journal
 from pipeline.parts import Layout, OpenRange, write_part
@@ -33,11 +34,15 @@ log = logging.getLogger("promptmill")
 
 @dataclass(slots=True, kw_only=True)
 class Runner:
-    """Runs the rows of one feeder. `renderer` makes a prompt of a row, `encode` a request of it."""
+    """Runs the rows of one feeder. `renderer` makes a prompt of a row, `encode` a request of it.
+
+    `place` uploads a prompt's files first and gives it back with their addresses.
+    """
 
     feeder: Feeder
     renderer: Renderer
     encode: Callable[[Prompt], Request]
+    place: Callable[[Prompt], Awaitable[Prompt | Failure]]
     asker: Asker
     journal: Journal
     layout: Layout
@@ -140,6 +145,15 @@ class Runner:
                 request = self.encode(prompt)
             except EncodeError as error:
                 return self._unsent(row, self.renderer.not_encodable(row, error))
+            if prompt.files:
+                placed = await self.place(prompt)
+                if isinstance(placed, Failure):
+                    return (
+                        RunEnded(placed) if POLICIES[placed.kind].ends == "run" else self._unsent(row, placed)
+                    )
+                # The key stays that of the content, wherever it lies.
+                prompt, request, key = placed, self.encode(placed), request.key
+                request.key = key
             return await self.asker.ask(prompt, request, self._sending)
         except (PromptmillError, sqlite3.Error):
             raise

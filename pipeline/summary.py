@@ -19,6 +19,7 @@ class Stop(NamedTuple):
 class RunSummary:
     """The one line of JSON on stdout. `rows` is the whole input; the totals cover the run folder, earlier runs included.
 
+    `streamed` says why answers were streamed, null where they came whole.
     `sent` counts the requests of this run alone. `cost` is null where any answer's price is unknown.
     """
 
@@ -36,6 +37,7 @@ class RunSummary:
     attempts: int
     maybe_paid: int
     sent: int
+    streamed: str | None
     elapsed_s: float
     run_folder: str
     results: str

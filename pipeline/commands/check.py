@@ -56,7 +56,7 @@ def _facts(plan: Plan) -> list[str]:
     address = (
         "started by the run itself"
         if target.base_url is None
-        else f"POST {shown_url(target.chat_url(target.base_url))}"
+        else f"POST {shown_url(plan.chat_url(target.base_url))}"
     )
     pace = [
         f"{limit:,.0f} {name} a minute"

@@ -35,7 +35,7 @@ _SAID = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
-    """A job ready to run: the file's sections, with paths made absolute and the answer's schema loaded.
+    """A job ready to run: the file's sections, with paths made absolute, the answer's schema and the tools loaded.
 
     `file` is the checked job file; `input_path` may be a glob. `answer_schema` is the JSON Schema of the answers or None.
     """
@@ -44,6 +44,8 @@ class JobSpec:
     source: Path
     input_path: str
     output_path: Path
+    input_root: Path | None
+    params: dict[str, Any]
     answer_schema: dict[str, Any] | None
     ca_file: Path | None
 
@@ -58,7 +60,7 @@ class JobSpec:
             "input.id": file.input.id,
             "prompt": file.prompt.model_dump(),
             "model": file.model.model_dump(exclude={"api_key_env"}),
-            "params": file.params,
+            "params": self.params,
             "headers": file.headers,
             "response": [file.response.labels, file.response.gold, self.answer_schema],
             "output.columns": file.output.columns,
@@ -108,6 +110,8 @@ def load_job(path: Path, *, overrides: Sequence[str], env: Mapping[str, str], no
         source=folder / path.name,
         input_path=str(placed(file.input.path)),
         output_path=placed(file.output.path),
+        input_root=placed(file.input.root) if file.input.root is not None else None,
+        params=_params(file.params, placed),
         answer_schema=_answer_schema(file.response.json_schema, placed),
         ca_file=placed(file.transport.ca_file) if file.transport.ca_file else None,
     )
@@ -158,19 +162,32 @@ def _absolute(folder: Path, path: str) -> Path:
         raise JobError(f"the path {path!r} cannot be followed: {error}") from None
 
 
+def _params(params: dict[str, Any], placed: Callable[[str], Path]) -> dict[str, Any]:
+    """The params with `tools`, where it names a file, replaced by what the file holds."""
+    if not isinstance(params.get("tools"), str):
+        return params
+    tools = _json_file("[params] tools", placed(params["tools"]))
+    if not isinstance(tools, list):
+        raise JobError(f"[params] tools: {params['tools']} must hold a JSON list of tools")
+    return {**params, "tools": tools}
+
+
+def _json_file(key: str, where: Path) -> Any:
+    try:
+        return orjson.loads(where.read_bytes())
+    except FileNotFoundError:
+        raise JobError(f"{key}: there is no file {where}") from None
+    except OSError as error:
+        raise JobError(f"{key}: {where} cannot be read: {error.strerror}") from None
+    except orjson.JSONDecodeError as error:
+        raise JobError(f"{key}: {where} is not valid JSON: {error}") from None
+
+
 def _answer_schema(
     schema: str | dict[str, Any] | None, placed: Callable[[str], Path]
 ) -> dict[str, Any] | None:
     if isinstance(schema, str):
-        where = placed(schema)
-        try:
-            schema = orjson.loads(where.read_bytes())
-        except FileNotFoundError:
-            raise JobError(f"[response] schema: there is no file {where}") from None
-        except OSError as error:
-            raise JobError(f"[response] schema: {where} cannot be read: {error.strerror}") from None
-        except orjson.JSONDecodeError as error:
-            raise JobError(f"[response] schema: {where} is not valid JSON: {error}") from None
+        schema = _json_file("[response] schema", placed(schema))
     if schema is None:
         return None
     if (

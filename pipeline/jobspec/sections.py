@@ -85,6 +85,7 @@ class Section(BaseModel):
 class InputSection(Section):
     path: str
     id: str | None = None
+    root: str | None = None
     max_line_bytes: int = Field(16 * 1024 * 1024, ge=1024, le=1024**3)
 
 
@@ -93,6 +94,10 @@ class PromptSection(Section):
     user: str | None = None
     messages: str | None = None
     format: Literal["openai-batch"] | None = None
+    images: str | list[str] | None = None
+    video: str | list[str] | None = None
+    fps: float | None = Field(None, gt=0)
+    documents: str | list[str] | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> "PromptSection":
@@ -104,13 +109,23 @@ class PromptSection(Section):
             )
         if self.system is not None and self.user is None:
             raise ValueError("system goes with user; a messages column or openai-batch line brings its own")
+        if self.user is None and self.brings_media:
+            raise ValueError(
+                "images, video and documents go with user; messages bring media as content parts"
+            )
+        if self.fps is not None and self.video is None:
+            raise ValueError("fps goes with video")
         return self
+
+    @property
+    def brings_media(self) -> bool:
+        return any(media is not None for media in (self.images, self.video, self.documents))
 
 
 class ModelSection(Section):
     provider: str
     name: str = Field(min_length=1)
-    protocol: Literal["compatible"] = "compatible"
+    protocol: Literal["compatible", "native"] = "compatible"
     route: Literal["realtime"] = "realtime"
     base_url: HttpUrl | None = None
     api_key_env: EnvName | None = None
@@ -120,6 +135,7 @@ class ResponseSection(Section):
     json_schema: str | JsonObject | None = Field(None, alias="schema")
     labels: list[str] | None = Field(None, min_length=1)
     gold: str | None = None
+    stream: bool = False
     on_invalid: Literal["retry", "keep"] = "retry"
 
     @model_validator(mode="after")
@@ -136,6 +152,14 @@ class ResponseSection(Section):
                 "two of the labels differ only in case or spaces; answers could not be told apart"
             )
         return self
+
+
+class MediaSection(Section):
+    """How local files reach the provider: within the request, or uploaded first."""
+
+    upload: Literal["inline", "oss"] = "inline"
+    upload_over_bytes: int = Field(7 * 1024 * 1024, ge=0)
+    files: Literal["keep", "delete"] = "keep"
 
 
 class OutputSection(Section):
@@ -190,6 +214,7 @@ class JobFile(Section):
     model: ModelSection
     params: JsonObject = Field(default_factory=dict)
     response: ResponseSection = ResponseSection()
+    media: MediaSection = MediaSection()
     output: OutputSection
     limits: LimitsSection = LimitsSection()
     retry: RetrySection = RetrySection()
@@ -203,7 +228,7 @@ class JobFile(Section):
         if ours := _OWN_PARAMS & set(self.params):
             raise ValueError(
                 f"params may not hold {', '.join(sorted(ours))}: the model stands in [model], the messages come from "
-                "[prompt], and answers are not streamed"
+                "[prompt], and streaming from [response] stream"
             )
         limit = self.params.get("max_tokens", 1)
         if not isinstance(limit, int) or isinstance(limit, bool):

@@ -8,7 +8,9 @@ from pipeline import catalog
 from pipeline.errors import JobError, SetupError
 from pipeline.jobspec.load import JobSpec
 
-CHAT_PATH = "/chat/completions"
+# DashScope serves both protocols on one host (Model Studio, "Base URL").
+_COMPATIBLE_PATH = "/compatible-mode/v1"
+_NATIVE_PATH = "/api/v1"
 DEFAULT_CONCURRENCY = 256
 # Labels come about one a second; more in flight than the local server has slots only wait there.
 LOCAL_CONCURRENCY = 4
@@ -35,8 +37,21 @@ class Target:
     max_concurrency: int
     proxy: str | None = field(repr=False)
 
-    def chat_url(self, base_url: str) -> str:
-        return base_url.rstrip("/") + CHAT_PATH
+    def api_url(self, base_url: str, protocol: str) -> str:
+        """Where a protocol's paths start: the compatible base URL itself, or the native API beside it.
+
+        Raises JobError where the provider has no native API.
+        """
+        base_url = base_url.rstrip("/")
+        if protocol == "compatible":
+            return base_url
+        if base_url.endswith(_COMPATIBLE_PATH):
+            return base_url.removesuffix(_COMPATIBLE_PATH) + _NATIVE_PATH
+        if base_url.endswith(_NATIVE_PATH):
+            return base_url
+        raise JobError(
+            f'[model] protocol = "native" is DashScope\'s: {self.provider.title} does not speak it. Leave protocol out'
+        )
 
 
 def resolve_target(job: JobSpec, *, env: Mapping[str, str]) -> Target:

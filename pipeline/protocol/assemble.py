@@ -66,10 +66,9 @@ class _Call:
 class _Choice:
     """One choice as far as it has come; texts as lists of pieces."""
 
-    __slots__ = ("calls", "content", "current", "finish_reason", "logprobs", "reasoning", "refusal", "role")
+    __slots__ = ("calls", "content", "current", "finish_reason", "logprobs", "reasoning", "refusal")
 
     def __init__(self) -> None:
-        self.role = "assistant"
         self.content: list[str] = []
         self.reasoning: list[str] = []
         self.refusal: list[str] = []
@@ -79,7 +78,7 @@ class _Choice:
         self.finish_reason: str | None = None
 
     def whole(self, index: int) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": self.role}
+        message: dict[str, Any] = {"role": "assistant"}
         for name, pieces in (
             ("content", self.content),
             ("reasoning_content", self.reasoning),
@@ -204,6 +203,7 @@ class Assembler:
         data = event.data
         if data == _DONE:
             self._done = True
+            self._before = self._framed_before = _NEVER
         if self._done or self._error is not None:
             return
         body = _loads(data)
@@ -294,13 +294,13 @@ class Assembler:
         id_, function, index = part.get("id"), part.get("function"), part.get("index")
         function = function if type(function) is dict else {}
         name, arguments = function.get("name"), function.get("arguments")
-        call = choice.current.get(index if type(index) in (int, str) else None)
+        key = index if type(index) in (int, str) else None
+        call = choice.current.get(key)
         other = call is not None and type(id_) is str and id_ not in ("", call.id) and bool(name)
         if call is None or other:
             call = _Call()
             choice.calls.append(call)
-            for key in (index if type(index) in (int, str) else None, None):
-                choice.current[key] = call
+            choice.current[key] = choice.current[None] = call
         self.started = True
         if type(id_) is str and id_:
             call.id = id_
@@ -332,11 +332,9 @@ class Assembler:
             middle, after = start + key, rest[len(counts) :]
         body = _loads(before + b"?" + text[1:-1] + middle + (_PROBE if has_counts else b"") + after)
         choices = self._form.choices(body) if met and type(body) is dict else None
-        if (
-            choices
-            and type(choices[0]) is dict
-            and (not has_counts or orjson.dumps(body.get("usage")) == _PROBE)
-        ):
+        if has_counts and choices and orjson.dumps(body.get("usage")) != _PROBE:
+            return
+        if choices and type(choices[0]) is dict:
             scratch = _Choice()
             found = self._gather(scratch, choices[0])
             if found == ["?" + grows[1][-1]] == (scratch.content if is_content else scratch.reasoning):

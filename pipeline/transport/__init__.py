@@ -8,7 +8,7 @@ from typing import Literal, assert_never
 
 from pipeline.transport.fast_core import FastTransport
 from pipeline.transport.httpx_core import HttpxTransport
-from pipeline.transport.seam import KEPT_HEADERS, Endpoint, Transport
+from pipeline.transport.seam import KEPT_HEADERS, Endpoint, Sink, Transport, tls_context
 
 __all__ = [
     "KEPT_HEADERS",
@@ -16,8 +16,10 @@ __all__ = [
     "Endpoint",
     "FastTransport",
     "HttpxTransport",
+    "Sink",
     "Transport",
     "open_transport",
+    "tls_context",
 ]
 
 Core = Literal["fast", "httpx"]

@@ -30,6 +30,8 @@ from pipeline.transport.seam import (
     Endpoint,
     Exchange,
     Fault,
+    Sink,
+    collector,
     connect_failure,
     failure,
     refusal,
@@ -68,7 +70,7 @@ class FastTransport:
         self._head: bytes | None = None
         self._used: WeakSet[ResponseHandler] = WeakSet()
 
-    async def send(self, request: Request) -> Response | Failure:
+    async def send(self, request: Request, sink: Sink | None = None) -> Response | Failure:
         """Posts the body and reads the whole answer; every fault comes back as a Failure."""
         endpoint, exchange = self._endpoint, Exchange()
         started = self._loop.time()
@@ -79,7 +81,7 @@ class FastTransport:
                     answer = await self._post(connection, request.body)
                     exchange.status, exchange.headers = answer.head.code, answer.head.headers
                     refused = refusal(endpoint, exchange, answer.head.headers)
-                    content = refused or await self._read(answer, exchange)
+                    content = refused or await self._read(answer, exchange, sink)
                 except BaseException:
                     _drop(connection)
                     raise
@@ -141,16 +143,19 @@ class FastTransport:
         lines = [f"POST {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
         return "".join(f"{line}\r\n" for line in lines).encode("latin-1")
 
-    async def _read(self, answer: _Answer, exchange: Exchange) -> bytes | Failure:
-        if "content-length" in answer.head.headers:  # within the bound: the head has been looked at
+    async def _read(self, answer: _Answer, exchange: Exchange, sink: Sink | None) -> bytes | Failure:
+        if (
+            sink is None and "content-length" in answer.head.headers
+        ):  # within the bound: the head has been looked at
             return await answer.body.read()
         chunks: list[bytes] = []
+        take = collector(exchange, sink, chunks)
         left = self._endpoint.max_response_bytes
         async for chunk in answer.body.iter_any():
             left -= len(chunk)
             if left < 0:
                 return too_large(self._endpoint, exchange)
-            chunks.append(chunk)
+            take(chunk)
         return b"".join(chunks)
 
     async def aclose(self) -> None:

@@ -18,7 +18,9 @@ from pipeline.transport.seam import (
     Endpoint,
     Exchange,
     Fault,
+    Sink,
     causes,
+    collector,
     connect_failure,
     failure,
     kept,
@@ -41,7 +43,7 @@ class HttpxTransport:
             endpoint.idle_timeout_s, connect=endpoint.connect_timeout_s, pool=endpoint.connect_timeout_s
         ).as_dict()
 
-    async def send(self, request: Request) -> Response | Failure:
+    async def send(self, request: Request, sink: Sink | None = None) -> Response | Failure:
         """Posts the body and reads the whole answer; every fault comes back as a Failure."""
         endpoint = self._endpoint
         # A foreign transport does not say when it writes: take it that it has, on a connection of its own.
@@ -67,7 +69,7 @@ class HttpxTransport:
                     exchange.status = answer.status_code
                     exchange.headers = answer.headers
                     content = refusal(endpoint, exchange, answer.headers) or await self._read(
-                        answer, exchange
+                        answer, exchange, sink
                     )
                 finally:
                     await answer.aclose()
@@ -79,15 +81,16 @@ class HttpxTransport:
             return content
         return Response(answer.status_code, kept(answer.headers), content, (loop.time() - started) * 1000)
 
-    async def _read(self, answer: httpx.Response, exchange: Exchange) -> bytes | Failure:
+    async def _read(self, answer: httpx.Response, exchange: Exchange, sink: Sink | None) -> bytes | Failure:
         chunks: list[bytes] = []
+        take = collector(exchange, sink, chunks)
         left = self._endpoint.max_response_bytes
         assert isinstance(answer.stream, AsyncIterable)  # noqa: S101 - httpx types it as either kind of stream
         async for chunk in answer.stream:
             left -= len(chunk)
             if left < 0:
                 return too_large(self._endpoint, exchange)
-            chunks.append(chunk)
+            take(chunk)
         return b"".join(chunks)
 
     async def aclose(self) -> None:

@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -44,6 +44,10 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
 
 
+# Takes the pieces of a streamed body as they come.
+Sink = Callable[[bytes], None]
+
+
 class Transport(Protocol):
     """Sends one request and brings back its whole answer, or why there is none; it never retries.
 
@@ -51,7 +55,9 @@ class Transport(Protocol):
     to the pool.
     """
 
-    async def send(self, request: Request) -> Response | Failure: ...
+    async def send(self, request: Request, sink: Sink | None = None) -> Response | Failure:
+        """With a sink, the body of a 200 of type text/event-stream goes there chunk by chunk, and `body` is empty."""
+        ...
 
     async def aclose(self) -> None: ...
 
@@ -239,6 +245,14 @@ def refusal(endpoint: Endpoint, exchange: Exchange, headers: Mapping[str, str]) 
     if announced.isdecimal() and int(announced[:20]) > endpoint.max_response_bytes:
         return too_large(endpoint, exchange)
     return None
+
+
+def collector(exchange: Exchange, sink: Sink | None, chunks: list[bytes]) -> Sink:
+    """Where the pieces of this answer's body go: to the sink if it is a stream that was asked for, else to `chunks`."""
+    kind = (exchange.headers or {}).get("content-type", "")
+    if sink is not None and exchange.status == 200 and kind.lower().startswith("text/event-stream"):
+        return sink
+    return chunks.append
 
 
 def too_large(endpoint: Endpoint, exchange: Exchange) -> Failure:

@@ -43,7 +43,7 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_room_lets_the_same_command
     place.point_at(provider)
     provider.hold_after(12)
     with place.promptmill.started("run", "job.toml") as run:
-        provider.wait_held(4)
+        run.until(lambda: provider.held == 4, "four requests are held")
         bound_files(run.process.pid, largest_file(place.out))
         provider.release()
         ended = run.end()

@@ -47,7 +47,10 @@ TOOLS: list[dict[str, Any]] = [
             "parameters": {
                 "type": "object",
                 "properties": {
-                    "location": {"type": "string", "description": "城市或县区，比如北京市、杭州市、余杭区等。"}
+                    "location": {
+                        "type": "string",
+                        "description": "城市或县区，比如北京市、杭州市、余杭区等。",
+                    }
                 },
                 "required": ["location"],
             },
@@ -159,7 +162,9 @@ async def answered(client: openai.AsyncOpenAI, recorded: Any, **asked: Any) -> A
     said = completion.choices[0].message.content
     if completion.choices[0].finish_reason == "stop":
         assert said and completion.usage.completion_tokens == count_text(said)
-    assert completion.usage.total_tokens == completion.usage.prompt_tokens + completion.usage.completion_tokens
+    assert (
+        completion.usage.total_tokens == completion.usage.prompt_tokens + completion.usage.completion_tokens
+    )
     return completion
 
 
@@ -238,7 +243,10 @@ def test_tool_calling(before: list[Any]) -> None:
         choice = completion.choices[0]
         assert (choice.finish_reason, choice.message.content) == ("tool_calls", "")
         (call,) = choice.message.tool_calls
-        assert (call.function.name, call.function.arguments) == ("get_current_weather", '{"location": "杭州市"}')
+        assert (call.function.name, call.function.arguments) == (
+            "get_current_weather",
+            '{"location": "杭州市"}',
+        )
         assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (224, 18)
 
     with_openai(use)

@@ -19,23 +19,12 @@ from pipeline.simulator.ledger import body_key
 from pipeline.simulator.server import Simulator, running
 from pipeline.simulator.settings import Settings, settings_from_options
 from pipeline.tokens import count_text
+from tests.support.simulators import CHAT, PATIENCE_S, WHO, Clock
 
-WHO = [{"role": "system", "content": "You are a helpful assistant."}, {"role": "user", "content": "你是谁?"}]
 LABEL = [
     {"role": "system", "content": "Labels: positive, negative"},
     {"role": "user", "content": "Good soap."},
 ]
-CHAT = "/chat/completions"
-PATIENCE_S = 20
-
-
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def body(messages: list[dict[str, Any]], **params: Any) -> bytes:
@@ -108,7 +97,8 @@ def test_a_json_schema_gets_an_instance() -> None:
     wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
 
     async def use(_: Simulator, client: httpx.AsyncClient) -> None:
-        answer = (await client.post(CHAT, content=body(WHO, response_format=wanted))).json()
+        asked = body(WHO, model="qwen3.7-plus", response_format=wanted)
+        answer = (await client.post(CHAT, content=asked)).json()
         assert json.loads(answer["choices"][0]["message"]["content"])["label"] in ("spam", "ham")
 
     with_simulator(use)
@@ -320,7 +310,7 @@ def test_tokens_in_and_out_count_against_the_limit() -> None:
         (body(WHO, max_tokens=0), 400, "invalid_parameter_error"),
         (body(WHO, n=5), 400, "invalid_parameter_error"),
         (body(WHO, n=True), 400, "invalid_parameter_error"),
-        (body(WHO, stream=True), 400, "invalid_parameter_error"),
+        (body(WHO, stream_options={}), 400, "invalid_parameter_error"),
         (body(WHO, response_format={"type": "json_object"}), 400, "invalid_parameter_error"),
         (body(WHO, user="x" * 4_000), 400, "BadRequest.TooLarge"),
     ],

@@ -394,7 +394,10 @@ def test_a_model_that_does_not_see_refuses_images_and_takes_texts_in_parts() -> 
 def test_the_tokenizer_counts_as_the_usage_does() -> None:
     async def use(place: Place) -> None:
         url = place.simulator.native_base_url + "/tokenizer"
-        for model, messages in (("qwen-plus", WHO), ("qwen3-vl-plus", [{"role": "user", "content": "你是谁"}])):
+        for model, messages in (
+            ("qwen-plus", WHO),
+            ("qwen3-vl-plus", [{"role": "user", "content": "你是谁"}]),
+        ):
             body = {"model": model, "input": {"messages": messages}}
             counted = (await place.http.post(url, json=body)).json()["usage"]["input_tokens"]
             billed = (await place.chat(messages, model=model)).json()["usage"]["prompt_tokens"]

@@ -208,7 +208,10 @@ def test_a_document_that_cannot_be_read_has_nominal_tokens() -> None:
     async def use(place: Place) -> None:
         file_id = (await place.upload(b"?" * 1_000, "a.mobi")).json()["id"]
         usage = (await place.chat(about(file_id), model="qwen-long")).json()["usage"]
-        assert usage["prompt_tokens"] == 5 + 1_000 // BYTES_PER_NOMINAL_TOKEN + 5 + count_text("这篇文章讲了什么?") + 3
+        assert (
+            usage["prompt_tokens"]
+            == 5 + 1_000 // BYTES_PER_NOMINAL_TOKEN + 5 + count_text("这篇文章讲了什么?") + 3
+        )
 
     at_simulator(use, settings_from_options(UNHURRIED))
 
@@ -220,7 +223,9 @@ async def policy(place: Place, model: str = "qwen3-vl-plus") -> dict[str, Any]:
     return data
 
 
-async def post_form(place: Place, issued: dict[str, Any], name: str = "a.png", **changed: str) -> httpx.Response:
+async def post_form(
+    place: Place, issued: dict[str, Any], name: str = "a.png", **changed: str
+) -> httpx.Response:
     fields = {
         "OSSAccessKeyId": issued["oss_access_key_id"],
         "Signature": issued["signature"],
@@ -306,7 +311,11 @@ def test_a_field_behind_the_file_does_not_count() -> None:
     async def use(place: Place) -> None:
         issued = await policy(place)
         head, tail = {"key": f"{issued['upload_dir']}/a.png"}, {"policy": issued["policy"]}
-        parts = [("key", (None, head["key"])), ("file", ("a.png", png(20, 20))), ("policy", (None, tail["policy"]))]
+        parts = [
+            ("key", (None, head["key"])),
+            ("file", ("a.png", png(20, 20))),
+            ("policy", (None, tail["policy"])),
+        ]
         answer = await place.http.post(issued["upload_host"], files=parts)
         assert answer.status_code == 400 and "The form lacks" in answer.text and "policy" in answer.text
 

@@ -1,6 +1,7 @@
 """The simulator's streams in both dialects: what each event holds, and how a stream goes wrong."""
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -79,7 +80,7 @@ def test_a_native_stream_tells_pieces_or_all_so_far_with_the_usage_so_far() -> N
         assert "".join(texts) == said and texts[-1] == ""
         growing = [data["output"]["choices"][0]["message"]["content"] for *_, data in whole]
         assert growing[-1] == said
-        assert all(later.startswith(earlier) for earlier, later in zip(growing, growing[1:], strict=False))
+        assert all(later.startswith(earlier) for earlier, later in pairwise(growing))
         assert native_events(await place.native(stream=True))[-1][2]["output"] == whole[-1][2]["output"]
 
     at_simulator(use)
@@ -112,7 +113,9 @@ def test_the_same_question_has_the_same_answer_streamed_or_not_in_either_dialect
 
 def test_reasoning_is_streamed_before_the_content_and_counted_apart() -> None:
     async def use(place: Place) -> None:
-        first, *chunks, usage = events(await place.chat(stream=True, stream_options=USAGE, enable_thinking=True))
+        first, *chunks, usage = events(
+            await place.chat(stream=True, stream_options=USAGE, enable_thinking=True)
+        )
         assert first["choices"][0]["delta"] == {"content": None, "reasoning_content": "", "role": "assistant"}
         kinds = ["reasoning_content" in chunk["choices"][0]["delta"] for chunk in chunks]
         assert kinds == sorted(kinds, reverse=True) and True in kinds and False in kinds
@@ -187,7 +190,9 @@ def test_a_stream_has_as_many_pieces_as_are_set() -> None:
 
 def test_a_stream_that_is_cut_ends_in_good_order_without_a_finish_reason() -> None:
     async def use(place: Place) -> None:
-        chunks = events(await place.chat(stream=True, stream_options=USAGE, headers={"X-Simulate": "cut_stream"}))
+        chunks = events(
+            await place.chat(stream=True, stream_options=USAGE, headers={"X-Simulate": "cut_stream"})
+        )
         assert len(chunks) > 1
         assert all(chunk["choices"][0]["finish_reason"] is None for chunk in chunks)
         asked = await place.native(stream=True, headers={"X-Simulate": "cut_stream"})

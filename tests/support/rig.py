@@ -35,7 +35,7 @@ from pipeline.retry import Asker, RetrySpec
 from pipeline.run_folder import Identity, RunFolder, sum_parts
 from pipeline.runner import Runner
 from pipeline.totals import Costs, PartRecord
-from pipeline.transport import Transport
+from pipeline.transport import Sink, Transport
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 UNTIMED = ["started_at", "latency_ms", "first_token_ms", "queue_ms", "run_id"]
@@ -78,7 +78,7 @@ class FakeTransport:
     on_wire: int = 0
     most_on_wire: int = 0
 
-    async def send(self, request: Request) -> Reply:
+    async def send(self, request: Request, sink: Sink | None = None) -> Reply:
         self.asked[request.row_id] += 1
         self.bodies.append(json.loads(request.body))
         self.on_wire += 1
@@ -90,6 +90,10 @@ class FakeTransport:
 
     async def aclose(self) -> None:
         pass
+
+
+async def _placed(prompt: Prompt) -> Prompt:
+    return prompt
 
 
 def always(reply: Reply) -> FakeTransport:
@@ -230,7 +234,8 @@ class Rig:
             expectation=Expectation(2),
             journal=journal,
             encode=encode,
-            decode=lambda response: compatible.decode(response, Dialect.GENERIC, NOW),
+            decode=lambda response, _: compatible.decode(response, Dialect.GENERIC, NOW),
+            assembler=lambda _: None,
             check=AnswerCheck(labels=self.labels),
             counters=counters,
             wall_us=lambda: int(loop.time() * 1_000_000),
@@ -244,6 +249,7 @@ class Rig:
             stopping=lambda: runner.stopped is not None,
         )
         runner = Runner(
+            place=_placed,
             feeder=feeder,
             renderer=renderer,
             encode=encode,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+
 from pipeline import catalog
 from pipeline.catalog import Dialect, Provider
 from pipeline.errors import JobError

@@ -8,11 +8,12 @@ import pytest
 LAYERS: list[set[str]] = [
     {"records", "errors"},
     {"failure_codes", "catalog", "tokens", "vision_tokens", "jobspec", "dataset", "totals"},
-    {"failures", "pricing"},
+    {"failures", "pricing", "model_rules"},
     {"media", "protocol", "response"},
     {"render"},
     {"transport", "limits", "expectation", "journal", "parts", "progress", "children", "summary", "uploads"},
     {"retry", "run_folder", "feeder", "plan", "llama_server", "stopping"},
+    {"servers", "placing"},
     {"runner"},
     {"engine", "check", "export", "status", "labels", "simulator"},
     {"commands"},

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pipeline import catalog, pricing
 from pipeline.pricing import Columns, Price
 from pipeline.records import Usage

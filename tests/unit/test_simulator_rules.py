@@ -87,10 +87,10 @@ def test_a_schema_that_refers_to_itself_ends() -> None:
 
 
 def test_json_object_follows_a_schema_in_the_prompt_else_the_labels() -> None:
-    asked = [{"role": "user", "content": f"Answer in JSON by this schema: {orjson.dumps(SCHEMA).decode()}"}]
+    asked = [f"Answer in JSON by this schema: {orjson.dumps(SCHEMA).decode()}"]
     said = answer(asked, {"type": "json_object"}, 10, Random(0))
     assert jsonschema_rs.is_valid(SCHEMA, orjson.loads(said))
-    asked = [{"role": "user", "content": "Answer in JSON. Labels: a, b"}]
+    asked = ["Answer in JSON. Labels: a, b"]
     assert orjson.loads(answer(asked, {"type": "json_object"}, 10, Random(0)))["label"] in ("a", "b")
 
 

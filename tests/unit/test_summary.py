@@ -62,6 +62,7 @@ def test_the_summary_is_one_line_of_ascii_json() -> None:
         currency=None,
         attempts=1,
         maybe_paid=0,
+        streamed=None,
         sent=1,
         elapsed_s=0.5,
         run_folder="/data/结果\udcff",

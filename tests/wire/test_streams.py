@@ -264,9 +264,17 @@ def test_a_stream_that_is_no_answer_is_a_failure(
 def test_what_comes_after_done_or_is_no_chunk_does_not_matter() -> None:
     noise = [b"data: ping\n\n", b"data:\n\n", b'data: {"type":"ping"}\n\n', b"data: 7\n\n", b"data: null\n\n"]
     noise += [event(prompt_filter_results=[]), b'data: {"choices":[null]}\n\n', b"event: x\nid: 1\n\n"]
-    answer = [event(delta(content="a")), *noise, event(delta(content="b")), *noise, STOP]
+    answer = [
+        event(delta(content="a")),
+        event(delta(content="")),
+        *noise,
+        event(delta(content="b")),
+        *noise,
+        STOP,
+    ]
     late = [b"data: [DONE]\n\n", event(delta(content="c")), b'data: {"error":{"code":"c"}}\n\n']
     found = ask(*answer, *late)
+    assert found == ask(b"".join(answer) + b"".join(late))
     assert isinstance(found, Completion)
     assert (found.content, found.finish_reason, found.request_id) == ("ab", "stop", "x")
 
@@ -339,7 +347,7 @@ def test_the_headers_count_as_for_a_whole_answer() -> None:
 
 
 @pytest.mark.parametrize("piece", [event(delta(content="x" * 50)), b"data: {", b": comment\n\n"])
-def test_a_stream_beyond_the_bound_is_a_failure_and_no_longer_held(piece: bytes) -> None:
+def test_a_stream_beyond_the_bound_is_a_failure(piece: bytes) -> None:
     form = Form(compatible.choices, compatible.usage_of, compatible.decode)
     parts = Assembler(form, max_stream_bytes=1000)
     for _ in range(200):
@@ -483,6 +491,10 @@ def native_stream(answer: list[dict[str, Any]], usage: dict[str, Any], parts: bo
     return found
 
 
+def begun(call: dict[str, Any], length: int) -> dict[str, Any]:
+    return {**call, "function": {name: value[:length] for name, value in call["function"].items()}}
+
+
 def cumulative_stream(answer: list[dict[str, Any]], usage: dict[str, Any]) -> list[bytes]:
     """Frames that repeat all there is so far."""
     found = []
@@ -490,6 +502,8 @@ def cumulative_stream(answer: list[dict[str, Any]], usage: dict[str, Any]) -> li
         content = whole_choice["message"]["content"]
         for end in range(0, len(content), 3):
             so_far = {**whole_choice["message"], "content": content[:end]}
+            if "tool_calls" in so_far:
+                so_far["tool_calls"] = [begun(call, end + 1) for call in so_far["tool_calls"]]
             found.append(frame(end, {**whole_choice, "message": so_far, "finish_reason": "null"}, usage))
         found.append(frame(len(content), whole_choice, usage))
     return found
@@ -502,7 +516,18 @@ def row(found: Completion | Failure) -> Completion | Failure:
     return found
 
 
+ONE_CALL: dict[str, Any] = {"id": "call_0", "name": "get_weather", "arguments": ["{", "}"]}
+CALLING: dict[str, Any] = {
+    "index": 0,
+    "content": ["hel", "lo"],
+    "reasoning": [],
+    "calls": [ONE_CALL],
+    "logprobs": [],
+}
+
+
 @settings(max_examples=60)
+@example([{**CALLING, "finish": "tool_calls"}], 17, False, [])
 @given(answers(), st.integers(1, 40), st.booleans(), st.lists(st.integers(0, 4000), max_size=6))
 def test_the_same_answer_is_the_same_row_streamed_or_not_in_either_format(
     answer: list[dict[str, Any]], made: int, parts: bool, places: list[int]
@@ -556,6 +581,16 @@ def test_the_last_usage_counts_wherever_it_came(last: dict[str, Any]) -> None:
         made,
         9 + made,
     )
+
+
+def test_counts_elsewhere_in_an_event_are_not_its_usage() -> None:
+    usage = {"prompt_tokens": 1}
+    events = [
+        event(delta(content="y"), other={"usage": {"prompt_tokens": n}}, usage=usage) for n in (1, 2, 3)
+    ]
+    found = ask(*events, event(delta("stop")))
+    assert isinstance(found, Completion)
+    assert (found.content, found.usage.prompt_tokens) == ("yyy", 1)
 
 
 def test_unicode_that_was_broken_between_events_does_not_break_the_answer() -> None:

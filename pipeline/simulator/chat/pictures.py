@@ -63,9 +63,8 @@ def _webp(content: bytes) -> Size | None:
         bits = int(struct.unpack_from("<I", content, 21)[0])
         return Size((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
     if kind == b"VP8X":
-        return Size(
-            int.from_bytes(content[24:27], "little") + 1, int.from_bytes(content[27:30], "little") + 1
-        )
+        low_width, high_width, low_height, high_height = struct.unpack_from("<HBHB", content, 24)
+        return Size((high_width << 16 | low_width) + 1, (high_height << 16 | low_height) + 1)
     return None
 
 
