@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -10,11 +11,25 @@ from pipeline.dataset import DatasetScan
 from pipeline.failures import one_line
 from pipeline.plan import Plan, missing_columns
 from pipeline.protocol.compatible import EncodeError
-from pipeline.records import Failure, Request, Row
-from pipeline.tokens import count_messages
+from pipeline.records import Failure, Prompt, Request, Row
+from pipeline.tokens import count_messages, count_text
+from pipeline.vision_tokens import (
+    DEFAULT_SYSTEM_TOKENS,
+    gives_default_system,
+    numbers_pictures,
+    tools_tokens,
+)
 
 EXAMPLES = 5
 _SHOWN_CHARS = 2_000
+_SHOWN_URL_CHARS = 60
+
+
+class Shown(NamedTuple):
+    """A row's prompt and the request made of it."""
+
+    prompt: Prompt
+    request: Request
 
 
 @dataclass(slots=True, kw_only=True)
@@ -28,7 +43,7 @@ class Report:
     rendered: int = 0
     bad_rows: int = 0
     bad_examples: list[str] = field(default_factory=list)
-    requests: list[Request] = field(default_factory=list)
+    requests: list[Shown] = field(default_factory=list)
     prompt_tokens: int = 0
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -49,16 +64,16 @@ def check_plan(
     """Render and encode every row (or the first `limit`) and look for what would go wrong. Sends nothing."""
     report = Report(rows=scan.rows)
     for row in islice(plan.dataset.rows(), limit):
-        request = _request(plan, row)
-        if isinstance(request, Failure):
+        shown = _request(plan, row)
+        if isinstance(shown, Failure):
             report.bad_rows += 1
             if len(report.bad_examples) < EXAMPLES:
-                report.bad_examples.append(request.message)
+                report.bad_examples.append(shown.message)
             continue
         report.rendered += 1
-        report.prompt_tokens += request.tokens_estimate
+        report.prompt_tokens += shown.request.tokens_estimate
         if len(report.requests) < show:
-            report.requests.append(request)
+            report.requests.append(shown)
         if on_progress and report.rendered % 10_000 == 0:
             on_progress(report.rendered)
     for name in missing_columns(plan, scan):
@@ -73,35 +88,67 @@ def check_plan(
         report.notes.append(f"{scan.empty_lines:,} empty lines are skipped")
     if changed := plan.dataset.changed():
         report.problems.append(changed)
+    report.problems += plan.problems()
     report.notes += _notes(plan)
     return report
 
 
-def exact_tokens(request: Request) -> int:
-    """The prompt tokens of a request by the Qwen vocabulary and the provider's formula."""
-    return count_messages(orjson.loads(request.body)["messages"])
+def exact_tokens(plan: Plan, prompt: Prompt) -> int:
+    """The prompt tokens by the Qwen vocabulary and the provider's formulas.
+
+    Text, pictures and tools come out as billed, within a token, for the models whose vocabulary is Qwen's up to 3. Pictures
+    behind URLs, videos and documents are guesses, and what a search adds is not in it.
+    """
+    model, tools = plan.target.model_name, prompt.params.get("tools") or ()
+    tokens = count_messages(prompt.messages) + prompt.media_tokens + tools_tokens(tools)
+    if prompt.messages[0]["role"] != "system" and (tools or gives_default_system(model)):
+        tokens += DEFAULT_SYSTEM_TOKENS
+    if numbers_pictures(model):
+        pictures = sum(part.get("type") == "image_url" for part in _parts(prompt))
+        tokens += sum(count_text(f"Picture {n}: ") for n in range(1, pictures + 1))
+    return tokens
+
+
+def _parts(prompt: Prompt) -> Iterator[dict[str, Any]]:
+    for message in prompt.messages:
+        content = message.get("content")
+        if isinstance(content, list):
+            yield from (part for part in content if isinstance(part, dict))
 
 
 def shown_request(request: Request) -> str:
-    """A request's body, indented; very long ones are cut, and say so."""
-    text = orjson.dumps(orjson.loads(request.body), option=orjson.OPT_INDENT_2).decode()
+    """A request's body, indented; media within it are shortened, and so are very long ones, and both say so."""
+    body = _media_shortened(orjson.loads(request.body))
+    text = orjson.dumps(body, option=orjson.OPT_INDENT_2).decode()
     if len(text) <= _SHOWN_CHARS:
         return text
     return f"{text[:_SHOWN_CHARS]}\n... ({len(text):,} characters in all)"
 
 
-def _request(plan: Plan, row: Row) -> Request | Failure:
+def _media_shortened(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _media_shortened(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_media_shortened(one) for one in value]
+    if isinstance(value, str) and value.startswith("data:") and len(value) > _SHOWN_URL_CHARS:
+        return f"{value[:_SHOWN_URL_CHARS]}... ({len(value):,} characters)"
+    return value
+
+
+def _request(plan: Plan, row: Row) -> Shown | Failure:
     prompt = plan.renderer.render(row)
     if isinstance(prompt, Failure):
         return prompt
     try:
-        return plan.encode(prompt)
+        return Shown(prompt, plan.encode(prompt))
     except EncodeError as error:
         return plan.renderer.not_encodable(row, error)
 
 
 def _notes(plan: Plan) -> Iterator[str]:
     target = plan.target
+    if plan.stream is not None:
+        yield f"answers are streamed: {plan.stream}"
     if plan.job.file.prompt.format is not None:
         models: set[str] = set()
         for row in islice(plan.dataset.rows(), 1_000):

@@ -102,7 +102,11 @@ def _run_in(folder: RunFolder, plan: Plan, edge: _Edge) -> RunSummary:
             on_progress=None if options.quiet else counting(options.stderr, "looking the input over"),
         )
         _preflight(plan)
-    rows_per_part = int(folder.journal.manifest().get("rows_per_part", plan.rows_per_part(scan)))
+    rows_per_part = int(
+        folder.journal.manifest().get(
+            "rows_per_part", plan.rows_per_part(scan, limited=options.limit is not None)
+        )
+    )
     layout = plan.layout(scan, folder.path, rows_per_part=rows_per_part, fingerprint=identity.fingerprint)
     folder.journal.write_manifest(
         {

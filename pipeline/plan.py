@@ -78,8 +78,14 @@ class Plan:
     def decode(self, response: Response, assembler: Assembler | None, now: datetime) -> Completion | Failure:
         """What a response means, with the stream that came before it, if one did."""
         if assembler is not None:
-            return assembler.finish(response, self.dialect, now)
-        return self.wire.decode(response, self.dialect, now)
+            result = assembler.finish(response, self.dialect, now)
+        else:
+            result = self.wire.decode(response, self.dialect, now)
+        if self.job.file.model.protocol == "native" and isinstance(result, Completion):
+            result.model = (
+                self.target.model_name
+            )  # the native format does not name it: it serves what is asked
+        return result
 
     def chat_url(self, base_url: str) -> str:
         """Where requests go, for a server whose compatible API stands at `base_url`."""
@@ -154,10 +160,12 @@ class Plan:
             fingerprint=fingerprint,
         )
 
-    def rows_per_part(self, scan: DatasetScan) -> int:
-        """The job's own figure, or the usual one, less where rows are long."""
+    def rows_per_part(self, scan: DatasetScan, *, limited: bool) -> int:
+        """The job's own figure, or the usual one, less where rows are long; `limited`: the scan did not see them all."""
         if self.job.file.output.rows_per_part is not None:
             return self.job.file.output.rows_per_part
+        if limited:
+            return DEFAULT_ROWS_PER_PART
         row_bytes = sum(file.size_bytes for file in self.dataset.files) / max(scan.rows, 1)
         rows = DEFAULT_ROWS_PER_PART
         while rows > _LEAST_ROWS_PER_PART and rows * row_bytes > _PART_BYTES:

@@ -28,6 +28,8 @@ from pipeline.summary import Stop
 
 # So many first rows that all fail alike, none answered, and the run stops: a wrong setting must not cost a million calls.
 ALIKE_LIMIT = 20
+# Until the first answer few are in flight: a wrong key or model then costs a few calls, not one a worker.
+FIRST_WORKERS = 4
 GRACE_S = 30.0
 log = logging.getLogger("promptmill")
 
@@ -69,9 +71,10 @@ class Runner:
         self.feeder.on_full = self._full.put_nowait
         self.feeder.on_no_room = self._settle_held
         writer = self._begin(self._write_parts())
-        self._tasks.update((self._begin(self._work()), -1) for _ in range(self.workers))
+        self._begin_workers(min(FIRST_WORKERS, self.workers))
         # What they raise has gone to `_failed` when they end.
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while working := [task for task in self._tasks if not task.done()]:
+            await asyncio.wait(working)
         try:
             if self.stopped is None:
                 self._settle_held()
@@ -107,6 +110,9 @@ class Runner:
     def _end_grace(self) -> None:
         for task in self._tasks:
             task.cancel()
+
+    def _begin_workers(self, count: int) -> None:
+        self._tasks.update((self._begin(self._work()), -1) for _ in range(count))
 
     def _begin(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -181,6 +187,8 @@ class Runner:
         first = self._first_failure
         if failure is None or outcome.status is not Status.FAILED or (first and not _alike(first, outcome)):
             self._answered = True
+            if self.stopped is None:
+                self._begin_workers(self.workers - len(self._tasks))
             self._settle_held()
             self._keep(outcome, fed.range)
             return

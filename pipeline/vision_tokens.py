@@ -161,6 +161,16 @@ def sampled_frames(duration_s: float, fps: float = 2.0, most: int = 512) -> int:
     return max(4, min(most, math.floor(duration_s * fps) // FRAMES_PER_STEP * FRAMES_PER_STEP))
 
 
+def gives_default_system(model: str) -> bool:
+    """Whether a model is given the default system prompt (`DEFAULT_SYSTEM_TOKENS`) where messages begin without one."""
+    return "-vl" in model or model.startswith("qvq")
+
+
+def numbers_pictures(model: str) -> bool:
+    """Whether a model has each picture announced ("Picture 1: "), as the billed examples of qwen-vl-plus show."""
+    return model.startswith("qwen-vl-plus")
+
+
 def tools_tokens(tools: Sequence[Mapping[str, Any]]) -> int:
     """Count what the declarations of tools add to a prompt, its own system message not counted.
 

@@ -27,16 +27,21 @@ def carry_out(
     scan = scan_dataset(plan, limit=limit, on_progress=counting(sys.stderr, "looking the input over"))
     report = check_plan(plan, scan, limit=limit, show=show, on_progress=counting(sys.stderr, "rendering"))
     try:
-        plan.layout(scan, plan.job.output_path, rows_per_part=plan.rows_per_part(scan), fingerprint="")
+        plan.layout(
+            scan,
+            plan.job.output_path,
+            rows_per_part=plan.rows_per_part(scan, limited=limit is not None),
+            fingerprint="",
+        )
     except JobError as error:
         report.problems.append(str(error))
     for line in _facts(plan):
         click.echo(line)
     click.echo(f"rows      {report.rows:,}, {report.rendered:,} of them become requests, about "
                f"{report.prompt_tokens:,} prompt tokens in all")  # fmt: skip
-    for number, request in enumerate(report.requests, 1):
+    for number, (prompt, request) in enumerate(report.requests, 1):
         click.echo(
-            f"\nrequest {number} (row id {request.row_id}, {exact_tokens(request)} prompt tokens, key {request.key}):"
+            f"\nrequest {number} (row id {request.row_id}, {exact_tokens(plan, prompt)} prompt tokens, key {request.key}):"
         )
         click.echo(shown_request(request))
     if report.bad_rows:

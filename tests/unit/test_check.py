@@ -27,8 +27,8 @@ def test_a_sound_job_is_fine_and_shows_its_first_requests(folder: Path) -> None:
     report = checked(folder, show=2)
     assert report.fine
     assert (report.rows, report.rendered, report.bad_rows, len(report.requests)) == (8, 8, 0, 2)
-    said = orjson.loads(shown_request(report.requests[1]))
-    assert said == orjson.loads(report.requests[1].body)
+    said = orjson.loads(shown_request(report.requests[1].request))
+    assert said == orjson.loads(report.requests[1].request.body)
     assert said["messages"] == [{"role": "user", "content": "Say text 1"}]
 
 
@@ -92,15 +92,16 @@ def test_progress_is_told_every_ten_thousand_rows(tmp_path: Path) -> None:
 
 def test_a_long_request_is_cut_and_says_so(tmp_path: Path) -> None:
     write_rows(tmp_path / "rows.jsonl", {"text": "x" * 50_000})
-    shown = shown_request(checked(tmp_path).requests[0])
+    shown = shown_request(checked(tmp_path).requests[0].request)
     assert len(shown) < 2_100
     assert shown.endswith(" characters in all)")
 
 
 def test_tokens_are_counted_by_the_vocabulary(tmp_path: Path) -> None:
     write_rows(tmp_path / "rows.jsonl", {"text": "你是谁"})
-    (request,) = checked(tmp_path, "prompt.user='{{ text }}'").requests
-    assert exact_tokens(request) == 10  # as the provider bills its own example
+    worked = plan(tmp_path, "prompt.user='{{ text }}'", "prompt.system=null")
+    (shown,) = check_plan(worked, scan_dataset(worked, limit=None), limit=None, show=1).requests
+    assert exact_tokens(worked, shown.prompt) == 10  # as the provider bills its own example
 
 
 # Notes

@@ -183,7 +183,9 @@ def test_a_file_that_is_not_what_its_extension_says_is_an_error(tmp_path: Path) 
         read(tmp_path, b'{"a": 1}\n', "rows.jsonl.gz")
 
 
-def test_a_row_nested_too_deeply_to_be_written_again_is_a_problem_and_the_next_is_read(tmp_path: Path) -> None:
+def test_a_row_nested_too_deeply_to_be_written_again_is_a_problem_and_the_next_is_read(
+    tmp_path: Path,
+) -> None:
     deep = b'{"x": ' + b"[" * 400 + b"]" * 400 + b"}\n"
     wide = b'{"x": [' + b",".join([b"[]"] * 400) + b"]}\n"
     rows = read(tmp_path, deep + wide)

@@ -9,7 +9,13 @@ from functools import lru_cache
 from typing import Literal
 
 from pipeline.catalog import Model, load
-from pipeline.vision_tokens import EARLIER_RULE, VisionRule, vision_rule
+from pipeline.vision_tokens import (
+    EARLIER_RULE,
+    VisionRule,
+    gives_default_system,
+    numbers_pictures,
+    vision_rule,
+)
 
 Thinking = Literal["off", "on", "always", "none"]
 
@@ -53,7 +59,9 @@ def traits_of(name: str) -> Traits:
         if not sees:
             always = name.endswith("-thinking") or name.startswith("qwq")
             return Traits(thinking="always" if always else "off", stream_only=always)
-        return Traits(multimodal=True, default_system="-vl" in name, most_data_uri_bytes=10 * _MIB)
+        return Traits(
+            multimodal=True, default_system=gives_default_system(name), most_data_uri_bytes=10 * _MIB
+        )
     return _from_catalogue(name, models[base], sees)
 
 
@@ -70,8 +78,8 @@ def _from_catalogue(name: str, model: Model, sees: bool) -> Traits:
         rule=vision_rule(model.image, name),
         most_data_uri_bytes=(20 if recent else 10) * _MIB,
         most_frames=_most_frames(name),
-        default_system="-vl" in name or name.startswith("qvq"),
-        numbers_pictures=name.startswith("qwen-vl-plus"),
+        default_system=gives_default_system(name),
+        numbers_pictures=numbers_pictures(name),
         searches=not any(part in name for part in _WITHOUT_SEARCH),
         reads_files=name.startswith(("qwen-long", "qwen-doc")),
     )
