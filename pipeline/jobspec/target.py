@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pipeline import catalog
 from pipeline.errors import JobError, SetupError
@@ -81,8 +82,32 @@ def resolve_target(job: JobSpec, *, env: Mapping[str, str]) -> Target:
         requests_per_minute=limits.requests_per_minute or known.requests_per_minute,
         tokens_per_minute=limits.tokens_per_minute or known.tokens_per_minute,
         max_concurrency=limits.max_concurrency or default_concurrency,
-        proxy=job.file.transport.proxy,
+        proxy=job.file.transport.proxy or _proxy_of(base_url, env),
     )
+
+
+def _proxy_of(base_url: str | None, env: Mapping[str, str]) -> str | None:
+    """The proxy that the environment names for an address: HTTPS_PROXY or HTTP_PROXY, else ALL_PROXY, but for NO_PROXY.
+
+    This machine itself is never asked through a proxy. Names in capitals or not, as curl and Python read them; but HTTP_PROXY
+    in capitals is not read where REQUEST_METHOD is set, since a CGI client could have sent it.
+    """
+    if base_url is None:
+        return None
+    parts = urlsplit(base_url)
+    host = (parts.hostname or "").lower()
+    if host == "localhost" or host.startswith("127.") or host == "::1":
+        return None
+    for skipped in (env.get("no_proxy") or env.get("NO_PROXY") or "").split(","):
+        name = skipped.strip().lower().lstrip("*").lstrip(".")
+        if skipped.strip() == "*" or (name and (host == name or host.endswith(f".{name}"))):
+            return None
+    names = [f"{parts.scheme}_proxy", "all_proxy"]
+    for name in names:
+        upper = "" if name == "http_proxy" and "REQUEST_METHOD" in env else env.get(name.upper(), "")
+        if found := env.get(name) or upper:
+            return found if "://" in found else f"http://{found}"
+    return None
 
 
 def _authorization(job: JobSpec, provider: catalog.Provider, env: Mapping[str, str]) -> dict[str, str]:

@@ -36,14 +36,15 @@ async def ask(
         body = form.encode(model, messages, params, stream)
         headers = {"X-Simulate": fault, **(form.stream_headers if stream else {})}
         answer = await place.http.post(base + form.path, content=body, headers=headers)
-        response = Response(answer.status_code, dict(answer.headers), answer.content, 0.0)
+        headers = dict(answer.headers)
         if not stream or answer.status_code != 200:
+            response = Response(answer.status_code, headers, answer.content, 0.0)
             read.append(form.decode(response, "dashscope", NOW))
             continue
         assembler = form.assembler(params)
         for start in range(0, len(answer.content), 7):
             assembler.feed(answer.content[start : start + 7])
-        read.append(assembler.finish(response, "dashscope", NOW))
+        read.append(assembler.finish(Response(200, headers, b"", 0.0), "dashscope", NOW))
     return read[0], read[1]
 
 

@@ -111,3 +111,49 @@ def test_a_compatible_server_needs_its_address(tmp_path: Path) -> None:
 def test_an_unknown_provider_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="did you mean 'dashscope'"):
         target(tmp_path, "model.provider=dashcope")
+
+
+PROXY = {"https_proxy": "http://proxy:3128", **KEY}
+
+
+@pytest.mark.parametrize(
+    ("env", "base_url", "proxy"),
+    [
+        (PROXY, None, "http://proxy:3128"),
+        ({"HTTPS_PROXY": "proxy:3128", **KEY}, None, "http://proxy:3128"),
+        ({"ALL_PROXY": "http://all:1", **KEY}, None, "http://all:1"),
+        ({"http_proxy": "http://plain:1", **KEY}, None, None),
+        ({"http_proxy": "http://plain:1", **KEY}, "http://server.example/v1", "http://plain:1"),
+        ({"HTTP_PROXY": "http://sent:1", "REQUEST_METHOD": "GET", **KEY}, "http://server.example/v1", None),
+        ({**PROXY, "NO_PROXY": "other.example, .aliyuncs.com"}, None, None),
+        ({**PROXY, "NO_PROXY": "*"}, None, None),
+        ({**PROXY, "NO_PROXY": "yuncs.com"}, None, "http://proxy:3128"),
+        ({"http_proxy": "http://plain:1", **KEY}, "http://127.0.0.1:9/v1", None),
+        ({"http_proxy": "http://plain:1", **KEY}, "http://localhost:9/v1", None),
+    ],
+)
+def test_the_environments_proxy_is_used_as_other_tools_use_it(
+    tmp_path: Path, env: dict[str, str], base_url: str | None, proxy: str | None
+) -> None:
+    overrides = () if base_url is None else (f"model.base_url={base_url}",)
+    assert dashscope(tmp_path, *overrides, env=env).proxy == proxy
+
+
+def test_the_jobs_own_proxy_comes_first(tmp_path: Path) -> None:
+    assert dashscope(tmp_path, "transport.proxy='http://own:1'", env=PROXY).proxy == "http://own:1"
+
+
+@pytest.mark.parametrize(
+    ("base_url", "native"),
+    [
+        ("https://h/compatible-mode/v1", "https://h/api/v1"),
+        ("https://h/api/v1/", "https://h/api/v1"),
+    ],
+)
+def test_the_native_api_stands_beside_the_compatible_one(tmp_path: Path, base_url: str, native: str) -> None:
+    assert dashscope(tmp_path, env=KEY).api_url(base_url, "native") == native
+
+
+def test_a_server_without_a_native_api_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="Leave protocol out"):
+        target(tmp_path).api_url("http://127.0.0.1:9/v1", "native")

@@ -7,7 +7,8 @@ Shapes: the provider's API examples and its page on the native protocol. An even
     :HTTP_STATUS/200
     data:{"output":...,"usage":...,"request_id":...}
 
-with the usage so far in each, and no end mark. While an answer goes on its finish reason is the text "null".
+with the usage so far in each (of its own choice, where there are several: so the provider's SDK reads it), and
+no end mark. While an answer goes on its finish reason is the text "null".
 """
 
 from collections.abc import Mapping
@@ -131,11 +132,11 @@ def stream(answered: Answered, request_id: str, pieces: int | None) -> Stream:
         usage = _usage(answered, step.tokens, step.reasoning_tokens)
         frames.append(_event(len(frames) + 1, _envelope(answered, [choice], usage, request_id)))
     unfinished = len(frames)
-    usage = _usage(answered, answered.completion_tokens, answered.reasoning_tokens)
     for i, made in enumerate(answered.choices):
         # What was cut off in time has no finish reason: its last event says that it goes on.
         finish = made.finish_reason or GOING_ON
         last = _choice(answered, Choice("", None, 0) if incremental else made, i, finish)
+        usage = _usage(answered, made.tokens + made.reasoning_tokens, made.reasoning_tokens)
         frames.append(_event(len(frames) + 1, _envelope(answered, [last], usage, request_id)))
     return Stream(frames, unfinished)
 

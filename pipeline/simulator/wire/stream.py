@@ -31,7 +31,7 @@ class Wire(Protocol):
 
 @dataclass(slots=True)
 class Step:
-    """One piece of one choice. `tokens` are those generated so far, over all choices, reasoning among them."""
+    """One piece of one choice. `tokens` are those generated for it so far, reasoning among them."""
 
     index: int
     tokens: int
@@ -46,14 +46,8 @@ class Step:
 
 def steps_of(answered: Answered, pieces: int | None) -> Iterator[Step]:
     """Walk through an answer, one choice after the other, its text in at most `pieces` pieces."""
-    before = reasoning_before = 0
     for index, choice in enumerate(answered.choices):
-        for step in _choice_steps(index, choice, pieces):
-            step.tokens += before
-            step.reasoning_tokens += reasoning_before
-            yield step
-        before += choice.tokens + choice.reasoning_tokens
-        reasoning_before += choice.reasoning_tokens
+        yield from _choice_steps(index, choice, pieces)
 
 
 def _choice_steps(index: int, choice: Choice, pieces: int | None) -> Iterator[Step]:
