@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `benchmarks`, however this was started
 
 from benchmarks import over_http, overhead, startup, steps
-from benchmarks.support import ROOT, machine
+from benchmarks.support import ROOT, machine, yardstick_us
 
 PAGE = ROOT / "docs/performance.md"
 BEGIN, END = "<!-- figures: written by `make bench` -->", "<!-- end of figures -->"
@@ -26,10 +26,12 @@ def main() -> int:
         raise SystemExit(f"{PAGE} lacks its two marks, {BEGIN} and {END}: put them back")
     sections = [machine()]
     missed = []
+    yardstick = [yardstick_us()]
 
     def show(title: str, text: str, holds: bool) -> None:
         sections.append(f"### {title}\n\n{text}")
         print(f"\n{title}\n{text}", flush=True)
+        yardstick.append(yardstick_us())
         if not holds:
             missed.append(title)
 
@@ -41,6 +43,12 @@ def main() -> int:
     own = overhead.measure()
     show("Our own overhead, with a transport that answers at once", overhead.as_table(own), own.holds)
     show("Where the microseconds go", steps.as_table(steps.measure(), own.small.us_a_row), True)
+    pace = (
+        f"How fast the machine was meanwhile: one turn of a fixed loop of plain Python took {min(yardstick):.2f} to "
+        f"{max(yardstick):.2f} us CPU. CPU times rise and fall with it; ratios do not."
+    )
+    sections.append(pace)
+    print(f"\n{pace}")
     verdict = f"Missed here: {', '.join(missed)}." if missed else "Every target is met."
     sections.append(verdict)
     print(f"\n{verdict}")

@@ -7,8 +7,10 @@ its own, so that none inherits another's heap or modules.
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -160,6 +162,19 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         return f"| {' | '.join(padded)} |"
 
     return "\n".join([row(lines[0]), row(rule), *map(row, lines[1:])])
+
+
+def yardstick_us() -> float:
+    """CPU microseconds of one turn of a fixed loop of plain Python, the median of a few: how fast the machine is just now."""
+    turns = 100_000
+    took = []
+    for _ in range(5):
+        kept: dict[int, tuple[int, str]] = {}
+        began = time.process_time()
+        for number in range(turns):
+            kept[number % 1000] = (number, str(number))
+        took.append((time.process_time() - began) / turns * 1e6)
+    return statistics.median(took)
 
 
 def machine() -> str:

@@ -80,7 +80,7 @@ def test_every_wrong_key_is_named_at_once(tmp_path: Path) -> None:
         ("response.labels=['Yes', 'yes ']", "differ only in case or spaces"),
         ("response.schema=3", "response.schema"),
         ("params.model='x'", "params may not hold model"),
-        ("params.stream=true", "answers are not streamed"),
+        ("params.stream=true", "streaming from [response] stream"),
         ("params.max_tokens='64'", "params.max_tokens is a whole number; found '64'"),
     ],
 )

@@ -252,7 +252,7 @@ def test_a_throttle_that_lasts_without_one_answer_is_a_spent_quota(tmp_path: Pat
 
     async def main() -> None:
         ran = await rig.run(always(refused))
-        assert ran.asker.decode(refused).kind is FailureKind.RATE_TOKENS  # type: ignore[union-attr]
+        assert ran.asker.decode(refused, None).kind is FailureKind.RATE_TOKENS  # type: ignore[union-attr]
         assert ran.runner.stopped is not None
         assert ran.runner.stopped.exit_code == 4
         assert asyncio.get_running_loop().time() < 2_000

@@ -15,7 +15,7 @@ from pipeline.errors import DatasetError
 from pipeline.journal import FILE_NAME, Journal, view
 from pipeline.records import FailureKind, Outcome, Response
 from pipeline.run_folder import StorageError
-from pipeline.runner import ALIKE_LIMIT, GRACE_S, Runner
+from pipeline.runner import FIRST_WORKERS, ALIKE_LIMIT, GRACE_S, Runner
 from pipeline.summary import Stop
 from tests.support.clock import run_virtual
 from tests.support.rig import FakeTransport, Reply, Rig, always, answer, lost, playing, refusal
@@ -191,15 +191,32 @@ def test_a_second_interrupt_ends_the_grace_at_once_and_keeps_the_first_reason(tm
     run_virtual(main())
 
 
+def test_until_the_first_answer_only_a_few_are_in_flight_and_then_all_slots_are_used(tmp_path: Path) -> None:
+    async def main() -> None:
+        refused = always(refusal(401, "invalid_api_key"))
+        await Rig(folder=tmp_path, rows=30, workers=20).run(refused)
+        assert refused.asked.total() <= FIRST_WORKERS
+
+        async def slow(row_id: str, nth: int) -> Response:
+            await asyncio.sleep(1)
+            return answer()
+
+        served = FakeTransport(slow)
+        await Rig(folder=tmp_path, rows=30, workers=20).run(served)
+        assert served.most_on_wire > FIRST_WORKERS
+
+    run_virtual(main())
+
+
 def test_several_rows_refused_for_good_never_cut_off_the_answers_on_their_way(tmp_path: Path) -> None:
     """When the money is gone all in flight may say so, and yet some be answered: those are paid for."""
-    rig = Rig(folder=tmp_path, rows=8, workers=8)
+    rig = Rig(folder=tmp_path, rows=4, workers=4)
 
     async def main() -> None:
-        held = Held("r7")
-        held.replies = {f"r{n}": refusal(402, "arrears") for n in range(6)}
+        held = Held("r3")
+        held.replies = {f"r{n}": refusal(402, "arrears") for n in range(2)}
         run = asyncio.create_task(rig.run(held.transport))
-        await held.until_asked("r7")
+        await held.until_asked("r3")
         await asyncio.sleep(1)
         held.release()
         ran = await run

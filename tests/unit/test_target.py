@@ -100,7 +100,7 @@ def test_the_local_model_gets_few_requests_at_once(tmp_path: Path) -> None:
 def test_an_address_is_the_same_with_and_without_a_last_slash(tmp_path: Path) -> None:
     found = target(tmp_path, "model.base_url=http://h:1/v1/")
     assert found.identity == "http://h:1/v1"
-    assert found.chat_url(found.identity) == "http://h:1/v1/chat/completions"
+    assert found.api_url(found.identity, "compatible") == "http://h:1/v1"
 
 
 def test_a_compatible_server_needs_its_address(tmp_path: Path) -> None:
