@@ -5,6 +5,7 @@
     │   ├── DatasetError            2   the prompt dataset: missing, unreadable, duplicate ids, changed while read
     │   └── SetupError              2   the machine: a missing package, variable or permission
     ├── RunFolderError              2   the run folder is not usable for this job
+    ├── StorageError (run_folder)   1   the run folder took no more writes
     ├── RunFolderBusy               75  another run holds it
     └── ServerStartError            4   a server we start as a child (local model, simulator) did not come up
 

@@ -1,13 +1,16 @@
 """Every job of jobs/ runs as it stands against the simulator, and every mode gives the same row for the same answer."""
 
+import asyncio
 import io
 import json
 import struct
+import threading
 import tomllib
 import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import polars as pl
@@ -18,8 +21,10 @@ from pipeline.engine import RunOptions, run_job
 from pipeline.errors import JobError
 from pipeline.jobspec import load_job, resolve_target
 from pipeline.plan import Plan, make_plan, scan_dataset
+from pipeline.simulator.settings import settings_from_options
 from pipeline.summary import RunSummary
 from tests.support.provider import Provider, serving
+from tests.support.servers import resetting_after, serve
 
 ROOT = Path(__file__).parents[2]
 JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.toml"))
@@ -301,3 +306,51 @@ def test_check_estimates_tools_as_billed(provider: Provider, tmp_path: Path) -> 
     plan = planned(dashscope_job("tools"), provider, tmp_path)
     shown = check_plan(plan, scan_dataset(plan, limit=None), limit=None, show=1).requests[0]
     assert abs(exact_tokens(plan, shown.prompt) - 224) <= 1
+
+
+# Streams that break
+
+
+def test_streams_cut_before_their_end_are_asked_again_and_never_taken_for_answers(tmp_path: Path) -> None:
+    faults = settings_from_options({"fault": ["cut_stream=0.3", "error_event=0.1"], "seed": 3})
+    with serving(faults) as faulty:
+        summary, rows = ran(
+            planned(
+                dashscope_job("stream"), faulty, tmp_path, "budget.error_threshold=1", "retry.max_attempts=20"
+            )
+        )
+        assert faulty.ledger.faults["cut_stream"] > 0
+    assert set(rows["status"]) <= {"ok", "blocked"}
+    assert summary.sent > summary.rows
+    assert rows.filter(pl.col("status") == "ok")["finish_reason"].null_count() == 0
+
+
+def test_a_stream_that_breaks_behind_its_last_token_is_a_whole_answer(tmp_path: Path) -> None:
+    chunk = {"choices": [{"index": 0, "delta": {"content": "yes"}, "finish_reason": "stop"}], "usage": None}
+    event = b"data: " + json.dumps(chunk).encode() + b"\n\n"
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    job = write(tmp_path, 'user = "{{ q }}"', {"q": "?"}, model="qwen-plus")
+
+    urls: Queue[str] = Queue()
+    done = threading.Event()
+
+    async def main() -> None:
+        async with serve(resetting_after(head + b"%x\r\n%b\r\n" % (len(event), event))) as server:
+            urls.put(server.url.removesuffix("/chat/completions"))
+            await asyncio.to_thread(done.wait, 60)
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),))
+    thread.start()
+    try:
+        env = {"DASHSCOPE_API_KEY": "sk-any"}
+        there = [
+            f"model.base_url={urls.get(timeout=60)}",
+            f"output.path='{tmp_path / 'out'}'",
+            "response.stream=true",
+        ]
+        spec = load_job(job, overrides=there, env=env, now=NOW)
+        summary, rows = ran(make_plan(spec, resolve_target(spec, env=env)))
+    finally:
+        done.set()
+        thread.join()
+    assert (summary.sent, rows["status"].to_list(), rows["content"].to_list()) == (1, ["ok"], ["yes"])

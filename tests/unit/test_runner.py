@@ -15,7 +15,7 @@ from pipeline.errors import DatasetError
 from pipeline.journal import FILE_NAME, Journal, view
 from pipeline.records import FailureKind, Outcome, Response
 from pipeline.run_folder import StorageError
-from pipeline.runner import FIRST_WORKERS, ALIKE_LIMIT, GRACE_S, Runner
+from pipeline.runner import ALIKE_LIMIT, FIRST_WORKERS, GRACE_S, Runner
 from pipeline.summary import Stop
 from tests.support.clock import run_virtual
 from tests.support.rig import FakeTransport, Reply, Rig, always, answer, lost, playing, refusal

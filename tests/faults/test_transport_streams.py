@@ -1,0 +1,103 @@
+"""What both cores do with a sink: a stream goes there piece by piece, and everything else comes whole."""
+
+import asyncio
+
+import pytest
+
+from pipeline.records import Failure, Response
+from tests.support.clients import CLIENTS, Client, request
+from tests.support.servers import Connection, answering, resetting_after, serve, stalling_after
+
+STREAM = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream;charset=UTF-8\r\ntransfer-encoding: chunked\r\n\r\n"
+)
+CHUNK = b"data: one\n\n"
+FRAMED = b"%x\r\n%b\r\n" % (len(CHUNK), CHUNK)
+END = b"0\r\n\r\n"
+
+
+@pytest.fixture(params=CLIENTS, ids=str)
+def client(request: pytest.FixtureRequest) -> Client:
+    one: Client = request.param
+    return one
+
+
+def test_a_stream_goes_to_the_sink_and_the_body_stays_empty(client: Client) -> None:
+    async def main() -> None:
+        async with (
+            serve(answering(STREAM + FRAMED * 3 + END)) as server,
+            client.open(server.url) as transport,
+        ):
+            pieces: list[bytes] = []
+            reply = await transport.send(request(), pieces.append)
+            assert isinstance(reply, Response)
+            assert (reply.status, reply.body, b"".join(pieces)) == (200, b"", CHUNK * 3)
+
+    client.run(main())
+
+
+def test_a_piece_reaches_the_sink_before_the_next_one_is_sent(client: Client) -> None:
+    first = asyncio.Event()
+
+    async def script(conn: Connection) -> None:
+        await conn.read_request()
+        await conn.send(STREAM + FRAMED)
+        await first.wait()
+        await conn.send(FRAMED + END)
+
+    async def main() -> None:
+        async with serve(script) as server, client.open(server.url) as transport:
+            reply = await transport.send(request(), lambda _: first.set())
+            assert isinstance(reply, Response)
+
+    client.run(main())
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/event-stream\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n",
+    ],
+)
+def test_what_is_no_stream_comes_whole_even_with_a_sink(client: Client, head: bytes) -> None:
+    async def main() -> None:
+        answer = head + b"content-length: 2\r\n\r\n{}"
+        async with serve(answering(answer)) as server, client.open(server.url) as transport:
+            pieces: list[bytes] = []
+            reply = await transport.send(request(), pieces.append)
+            assert isinstance(reply, Response)
+            assert (reply.body, pieces) == (b"{}", [])
+
+    client.run(main())
+
+
+def test_a_stream_that_breaks_or_falls_silent_is_a_failure_after_its_pieces(client: Client) -> None:
+    async def main() -> None:
+        for script, codes in (
+            (resetting_after(STREAM + FRAMED), {"cut_body", "reset"}),
+            (stalling_after(STREAM + FRAMED), {"idle_timeout"}),
+        ):
+            async with serve(script) as server, client.open(server.url, idle_timeout_s=0.2) as transport:
+                pieces: list[bytes] = []
+                reply = await transport.send(request(), pieces.append)
+                assert isinstance(reply, Failure)
+                assert reply.code in codes
+                assert reply.maybe_paid
+
+    client.run(main())
+
+
+def test_a_stream_is_bounded_as_a_whole_answer_is(client: Client) -> None:
+    async def main() -> None:
+        async with (
+            serve(answering(STREAM + FRAMED * 100 + END)) as server,
+            client.open(server.url, max_response_bytes=200) as transport,
+        ):
+            pieces: list[bytes] = []
+            reply = await transport.send(request(), pieces.append)
+            assert isinstance(reply, Failure)
+            assert reply.code == "response_too_large"
+            assert len(b"".join(pieces)) <= 200
+
+    client.run(main())
