@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from pipeline.records import Completion, Failure, Outcome, Usage
 from pipeline.response import AnswerField
-from pipeline.totals import Costs, PartRecord, Totals
+from pipeline.totals import TOKEN_KINDS, Costs, PartRecord, Totals
 
 SCHEMA_VERSION = 1
 RESULTS = "results"
@@ -48,16 +48,8 @@ _BEFORE_ANSWER: list[tuple[str, pa.DataType]] = [
     ("tool_calls", _TOOL_CALLS),
     ("choices", pa.string()),
 ]
-_USAGE_COLUMNS = (
-    "prompt_tokens",
-    "completion_tokens",
-    "total_tokens",
-    "cached_tokens",
-    "cache_write_tokens",
-    "reasoning_tokens",
-)
 _AFTER_ANSWER: list[tuple[str, pa.DataType]] = [
-    *((name, pa.int64()) for name in _USAGE_COLUMNS),
+    *((name, pa.int64()) for name in TOKEN_KINDS),
     ("usage", pa.string()),
     ("cost", pa.decimal128(18, 9)),
     ("currency", pa.string()),
@@ -287,7 +279,7 @@ def _result_columns(outcomes: list[Outcome], costs: list[Decimal | None], layout
         "response": [o.response for o in outcomes],
     }
     repaired = any(o.earlier for o in outcomes)
-    for name in _USAGE_COLUMNS:
+    for name in TOKEN_KINDS:
         values[name] = (
             [billed(o, name) for o in outcomes] if repaired else [getattr(a.usage, name) for a in answers]
         )

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from pipeline.records import Outcome
 
-_TOKENS = (
+# The token counts of `records.Usage`, in the order of the result columns.
+TOKEN_KINDS = (
     "prompt_tokens",
     "completion_tokens",
     "total_tokens",
@@ -51,7 +52,7 @@ class Totals:
             if outcome.completion is None:
                 continue
             for usage in (outcome.completion.usage, *outcome.earlier):
-                for name in _TOKENS:
+                for name in TOKEN_KINDS:
                     if count := getattr(usage, name):
                         self.tokens[name] += count
             if cost is None:
