@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.support import CLIENT_CORE, KEY, MODEL, SYSTEM, USER, Spent, peak_mib, pin
+from benchmarks.support import CLIENT_CORE, KEY, MODEL, SYSTEM, USER, Spent, peak_mib, pin, yardstick_us
 from pipeline.commands.job import now
 from pipeline.engine import RunOptions, run_job
 from pipeline.jobspec import load_job, resolve_target
@@ -81,11 +81,12 @@ def run(
     with tempfile.TemporaryDirectory(prefix="promptmill-bench-") as name:
         plan = read_plan(write_job(Path(name), dataset, base_url=base_url, in_flight=in_flight))
         options = RunOptions(limit=None, deadline_s=None, quiet=True, stderr=io.StringIO())
+        pace_us = yardstick_us()
         wall_s, cpu_s = time.perf_counter(), time.process_time()
         summary = run_job(plan, options, now=now, connect=connect)
         cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - wall_s
     assert summary.exit_code == 0 and summary.status["ok"] == summary.rows, summary
-    return Spent(summary.rows, cpu_s, wall_s, peak_mib())
+    return Spent(summary.rows, cpu_s, wall_s, peak_mib(), (pace_us + yardstick_us()) / 2)
 
 
 def main() -> None:

@@ -72,12 +72,13 @@ def as_table(found: Overhead) -> str:
             f"{cpu:.1f}",
             f"<= {TARGET_US}",
             f"{wall:.1f}",
+            f"{spent.yardstick_us:.2f}",
             f"{spent.peak_mib:.0f}",
             memory,
         )
 
     return table(
-        ("rows", "CPU us a row", "target", "elapsed us a row", "peak MiB", "target"),
+        ("rows", "CPU us a row", "target", "elapsed us a row", "yardstick us", "peak MiB", "target"),
         [
             line(found.small, f"< {TARGET_MIB}"),
             line(found.large, f"{found.growth * 100:+.1f} % (+-{TARGET_GROWTH * 100:.0f} %)"),

@@ -42,10 +42,10 @@ def main() -> int:
     show("Over HTTP, against a server that answers at once", over_http.as_table(http), http.holds)
     own = overhead.measure()
     show("Our own overhead, with a transport that answers at once", overhead.as_table(own), own.holds)
-    show("Where the microseconds go", steps.as_table(steps.measure(), own.small.us_a_row), True)
+    show("Where the microseconds go", steps.as_table(steps.measure()), True)
     pace = (
-        f"How fast the machine was meanwhile: one turn of a fixed loop of plain Python took {min(yardstick):.2f} to "
-        f"{max(yardstick):.2f} us CPU. CPU times rise and fall with it; ratios do not."
+        f"Yardstick, which says how fast the machine was meanwhile: one turn of a fixed loop of plain Python took "
+        f"{min(yardstick):.2f} to {max(yardstick):.2f} us CPU. CPU times rise and fall with it; ratios do not."
     )
     sections.append(pace)
     print(f"\n{pace}")

@@ -80,12 +80,16 @@ def write_reviews(path: Path, rows: int) -> Path:
 
 
 class Spent(NamedTuple):
-    """What a run over so many rows took; peak memory is that of its whole process."""
+    """What a run over so many rows took; peak memory is that of its whole process.
+
+    `yardstick_us` says how fast the machine was just then: `yardstick_us` before and after the run, their mean.
+    """
 
     rows: int
     cpu_s: float
     wall_s: float
     peak_mib: float
+    yardstick_us: float = 0.0
 
     @property
     def us_a_row(self) -> float:

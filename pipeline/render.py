@@ -121,6 +121,7 @@ class Renderer:
                     used |= names
             self._names_row = "row" in used
             self.columns = frozenset(used - {"row"})
+            self._fixed = {role: said for role, text in texts if (said := self._without_columns(role, text))}
             self._messages = self._templated
 
     def render(self, row: Row) -> Prompt | Failure:
@@ -198,10 +199,19 @@ class Renderer:
     def _templated(self, columns: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         values = self._values(columns)
         messages = [
-            {"role": role, "content": self._filled(role, template, values)}
+            {"role": role, "content": self._fixed.get(role) or self._filled(role, template, values)}
             for role, template in self._templates
         ]
         return messages, self._params
+
+    def _without_columns(self, role: str, text: str) -> str | None:
+        """What a template that names no column says in every row; None where it does, or fails."""
+        if jinja2.meta.find_undeclared_variables(self._environment.parse(text)):
+            return None
+        try:
+            return self._filled(role, dict(self._templates)[role], self._values({}))
+        except _RowProblem:
+            return None
 
     def _values(self, columns: dict[str, Any]) -> dict[str, Any]:
         values = {**self._environment.globals, **columns}

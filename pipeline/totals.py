@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import compress
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from pipeline.records import Outcome
@@ -42,23 +44,22 @@ class Totals:
 
     def add(self, outcomes: Sequence[Outcome], costs: Sequence[Decimal | None]) -> None:
         """Add outcomes with their costs, in the same order; a cost of None is unknown."""
-        for outcome, cost in zip(outcomes, costs, strict=True):
-            self.rows += 1
-            self.status[outcome.status] += 1
-            self.attempts += outcome.attempts
-            self.maybe_paid += outcome.maybe_paid
-            if outcome.failure is not None:
-                self.errors[outcome.failure.kind] += 1
-            if outcome.completion is None:
-                continue
-            for usage in (outcome.completion.usage, *outcome.earlier):
-                for name in TOKEN_KINDS:
-                    if count := getattr(usage, name):
-                        self.tokens[name] += count
-            if cost is None:
-                self.unpriced += 1
-            else:
-                self.cost += cost
+        self.rows += len(outcomes)
+        self.status.update([outcome.status for outcome in outcomes])
+        self.errors.update([outcome.failure.kind for outcome in outcomes if outcome.failure is not None])
+        self.attempts += sum([outcome.attempts for outcome in outcomes])
+        self.maybe_paid += sum([outcome.maybe_paid for outcome in outcomes])
+        answered = [outcome.completion is not None for outcome in outcomes]
+        usages = [outcome.completion.usage for outcome in outcomes if outcome.completion is not None]
+        usages += [usage for outcome in compress(outcomes, answered) for usage in outcome.earlier]
+        # A column at a time, as all that is done for every row: half the time of a row at a time.
+        for name in TOKEN_KINDS:
+            if count := sum(filter(None, map(attrgetter(name), usages))):
+                self.tokens[name] += count
+        paid = [cost for cost, one in zip(costs, answered, strict=True) if one]
+        known = [cost for cost in paid if cost is not None]
+        self.unpriced += len(paid) - len(known)
+        self.cost = sum(known, self.cost)
 
     def merge(self, other: "Totals") -> None:
         self.rows += other.rows

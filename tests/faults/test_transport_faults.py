@@ -194,6 +194,21 @@ def test_a_server_that_never_reads_ends_by_a_timeout(client: Client) -> None:
     client.run(main())
 
 
+def test_silence_after_a_long_body_was_read_ends_by_the_idle_timeout(client: Client) -> None:
+    async def script(conn: Connection) -> None:
+        await conn.read_request()
+        await conn.wait_closed()
+
+    async def main() -> None:
+        async with serve(script) as server:
+            failure = await client.fail(server.url, LARGE_BODY, idle_timeout_s=0.2)
+            assert failure.code == "idle_timeout"
+            assert failure.maybe_paid
+            await asyncio.wait_for(server.closed_by_client.wait(), 5)
+
+    client.run(main())
+
+
 def test_an_answer_that_drips_ends_by_the_total_timeout(client: Client) -> None:
     async def main() -> None:
         async with serve(dripping) as server:
