@@ -9,6 +9,8 @@ import orjson
 
 from pipeline.dataset import DatasetScan
 from pipeline.failures import one_line
+from pipeline.jobspec import key_variable
+from pipeline.model_rules import refused_params
 from pipeline.plan import Plan, missing_columns
 from pipeline.protocol.compatible import EncodeError
 from pipeline.records import Failure, Prompt, Request, Row
@@ -22,6 +24,7 @@ from pipeline.vision_tokens import (
 
 EXAMPLES = 5
 _SHOWN_CHARS = 2_000
+_COUNTED_ROWS = 1_000
 _SHOWN_URL_CHARS = 60
 
 
@@ -63,6 +66,8 @@ def check_plan(
 ) -> Report:
     """Render and encode every row (or the first `limit`) and look for what would go wrong. Sends nothing."""
     report = Report(rows=scan.rows)
+    estimated = counted = counted_estimates = 0
+    refused: dict[str, None] = dict.fromkeys(plan.problems())
     for row in islice(plan.dataset.rows(), limit):
         shown = _request(plan, row)
         if isinstance(shown, Failure):
@@ -70,12 +75,19 @@ def check_plan(
             if len(report.bad_examples) < EXAMPLES:
                 report.bad_examples.append(shown.message)
             continue
+        if shown.prompt.params is not plan.params:
+            refused |= dict.fromkeys(refused_params(plan.target.model, shown.prompt.params))
         report.rendered += 1
-        report.prompt_tokens += shown.request.tokens_estimate
+        estimated += shown.request.tokens_estimate
+        if report.rendered <= _COUNTED_ROWS:
+            counted += exact_tokens(plan, shown.prompt)
+            counted_estimates += shown.request.tokens_estimate
         if len(report.requests) < show:
             report.requests.append(shown)
         if on_progress and report.rendered % 10_000 == 0:
             on_progress(report.rendered)
+    # Counting costs 50 us a prompt: the first are counted, the others taken to be as far from their estimate.
+    report.prompt_tokens = round(estimated * counted / counted_estimates) if counted_estimates else 0
     for name in missing_columns(plan, scan):
         if report.bad_rows:
             known = ", ".join(scan.columns[:20]) or "none"
@@ -88,7 +100,7 @@ def check_plan(
         report.notes.append(f"{scan.empty_lines:,} empty lines are skipped")
     if changed := plan.dataset.changed():
         report.problems.append(changed)
-    report.problems += plan.problems()
+    report.problems += refused
     report.notes += _notes(plan)
     return report
 
@@ -147,6 +159,9 @@ def _request(plan: Plan, row: Row) -> Shown | Failure:
 
 def _notes(plan: Plan) -> Iterator[str]:
     target = plan.target
+    variable = key_variable(plan.job, target.provider)
+    if variable is not None and "Authorization" not in target.headers:
+        yield f"the environment variable {variable} is not set; a run needs it"
     if plan.stream is not None:
         yield f"answers are streamed: {plan.stream}"
     if plan.job.file.prompt.format is not None:

@@ -4,6 +4,7 @@ Only words and types stand here, so that every --help is quick. What a command d
 `commands/`, imported when it is called. stdout carries results alone, stderr all else.
 """
 
+import contextlib
 import gc
 import importlib
 import os
@@ -12,7 +13,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TextIO, TypeVar
 
 import click
 
@@ -208,6 +209,7 @@ def main(args: list[str] | None = None) -> NoReturn:
     """The entry point: an operator's error is a sentence on stderr, never a traceback."""
     sys.excepthook = _bug
     _open_closed_streams()
+    sys.stderr = _Forgiving(sys.stderr)
     try:
         code: Any = cli.main(args, prog_name="promptmill", standalone_mode=False)
     except PromptmillError as error:
@@ -219,7 +221,32 @@ def main(args: list[str] | None = None) -> NoReturn:
     except click.Abort:
         click.echo("promptmill: interrupted", err=True)
         code = 130
+    except OSError as error:
+        if error.filename is not None:  # a file's trouble that nobody foresaw
+            raise
+        click.echo(f"promptmill: stdout cannot be written: {error.strerror}", err=True)
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  (it would fail again at the exit)
+        code = 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+class _Forgiving:
+    """A stderr that goes on where nobody reads it any more: words may be lost, never the run or its exit code."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _open_closed_streams() -> None:

@@ -11,7 +11,7 @@ import logging
 import sqlite3
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import islice
@@ -22,9 +22,9 @@ from pipeline.dataset import DatasetScan
 from pipeline.errors import JobError
 from pipeline.expectation import Expectation
 from pipeline.feeder import Feeder
-from pipeline.jobspec import Target
+from pipeline.jobspec import Target, key_variable
 from pipeline.limits import Limits, LocalGate
-from pipeline.parts import RESULTS, Layout
+from pipeline.parts import RESULTS, Layout, OpenRange, write_part
 from pipeline.placing import open_placing
 from pipeline.plan import Plan, scan_dataset
 from pipeline.progress import Counters, LimitsView, Meter, as_json, counting, shown
@@ -159,6 +159,10 @@ class _Run:
                         maybe_paid)  # fmt: skip
         self._write_run_file(counters.totals, None)
         stop = None
+        if self._rows == 0 and not parts:
+            # A part without rows, so that the results can be read whatever the input held.
+            nothing = write_part(OpenRange(self._layout, 0, 0), self._layout)
+            self._folder.journal.add_part(nothing, 0, keep_rows=True)
         if in_parts < self._rows:
             gc.collect()
             gc.freeze()
@@ -181,13 +185,15 @@ class _Run:
 
     async def _ask_rows(self, base_url: str, counters: Counters, done: set[int]) -> Stop | None:
         job, target = self._plan.job.file, self._plan.target
+        # Asked to, the provider lets a request wait so long for its turn before it begins (X-DashScope-Wait-Timeout).
+        queued_s = _number(target.headers, "x-dashscope-wait-timeout")
         endpoint = Endpoint(
             url=self._plan.chat_url(base_url),
             headers=self._plan.headers,
             max_connections=target.max_concurrency,
             connect_timeout_s=job.transport.connect_timeout,
-            idle_timeout_s=job.transport.idle_timeout,
-            total_timeout_s=job.transport.total_timeout,
+            idle_timeout_s=job.transport.idle_timeout + queued_s,
+            total_timeout_s=job.transport.total_timeout + queued_s,
             max_response_bytes=job.transport.max_response_bytes,
             proxy=target.proxy,
             ca_file=self._plan.job.ca_file,
@@ -227,6 +233,7 @@ class _Run:
             renderer=self._plan.renderer,
             encode=self._plan.encode,
             place=placing.place,
+            look_again=placing.look_again,
             asker=asker,
             journal=self._folder.journal,
             layout=self._layout,
@@ -234,6 +241,7 @@ class _Run:
             workers=max(1, min(target.max_concurrency * _WORKERS_PER_SLOT, self._rows)),
             row_id=self._plan.row_id,
             run_id=self._run_id,
+            key_hint=self._key_hint(),
         )
         meter = Meter(counters, lambda: _view(gate, target), self._layout.currency)
         feeder.start(done)
@@ -249,6 +257,12 @@ class _Run:
             await placing.close(delete=job.media.files == "delete" and feeder.exhausted)
         counters.sum_up()
         return runner.stopped
+
+    def _key_hint(self) -> str:
+        variable = key_variable(self._plan.job, self._plan.target.provider)
+        if variable is None:
+            return "no key was sent: name the variable that holds it as [model] api_key_env"
+        return f"check the key in the environment variable {variable}, and that it is one of this region and plan"
 
     def _summary(self, counters: Counters, stop: Stop | None, elapsed_s: float) -> RunSummary:
         totals = counters.totals
@@ -293,6 +307,11 @@ class _Run:
                 "summary": None if summary is None else asdict(summary),
             }
         )
+
+
+def _number(headers: Mapping[str, str], wanted: str) -> float:
+    said = next((value for name, value in headers.items() if name.lower() == wanted), "0")
+    return float(said) if said.isdecimal() else 0.0
 
 
 def _view(gate: LocalGate, target: Target) -> LimitsView:

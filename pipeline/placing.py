@@ -2,7 +2,7 @@
 
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 
 from pipeline.errors import RunFolderError
+from pipeline.media import LocalFile
 from pipeline.plan import Plan
 from pipeline.records import Failure, Prompt
 from pipeline.transport import Endpoint, tls_context
@@ -31,6 +32,11 @@ class Placing:
             self._uploads = self._open()
         placed = await self._uploads.place(prompt.messages, prompt.files)
         return placed if isinstance(placed, Failure) else replace(prompt, messages=placed)
+
+    def look_again(self, files: Sequence[LocalFile]) -> None:
+        """Ask anew whether these are still at the provider before they are next used."""
+        if self._uploads is not None:
+            self._uploads.look_again(files)
 
     async def close(self, *, delete: bool) -> None:
         """Let go of the connections; with `delete`, first of the files at the provider."""

@@ -71,7 +71,7 @@ class Plan:
         body = self.wire.encode(self.target.model_name, prompt.messages, prompt.params)
         key = hashlib.blake2b(body, digest_size=16, key=self.key_base).hexdigest()
         tokens = _tokens_estimate(prompt, len(body))
-        if self.stream is not None:
+        if self.streams(prompt):
             body = self.wire.encode(self.target.model_name, prompt.messages, prompt.params, stream=True)
         return Request(prompt.index, prompt.row_id, key, body, tokens)
 
@@ -93,12 +93,18 @@ class Plan:
 
     def assembler(self, prompt: Prompt) -> Assembler | None:
         """What reads the stream that answers a prompt; None where answers come whole."""
-        return None if self.stream is None else self.wire.assembler(prompt.params)
+        return self.wire.assembler(prompt.params) if self.streams(prompt) else None
+
+    def streams(self, prompt: Prompt) -> bool:
+        """Whether a prompt's answer is streamed: all are, or its own parameters (of a batch line) ask for what must be."""
+        return self.stream is not None or must_stream(self.target.model, prompt.params) is not None
 
     @property
     def headers(self) -> dict[str, str]:
         """The headers of every request, the key among them."""
-        more = dict(self.wire.stream_headers) if self.stream is not None else {}
+        more = (
+            dict(self.wire.stream_headers) if self.stream is not None else {}
+        )  # native lines cannot ask by themselves
         if self.may_carry_oss:
             more.update([OSS_HEADER])
         return {**more, **self.target.headers}
@@ -205,6 +211,10 @@ def make_plan(job: JobSpec, target: Target) -> Plan:
     dataset = open_dataset(job.input_path, base=job.folder, max_line_bytes=file.input.max_line_bytes)
     id_column = file.input.id or ("custom_id" if file.prompt.format == "openai-batch" else None)
     params = _params(job, target, check)
+    if file.media.upload == "oss" and target.provider.dialect != "dashscope":
+        raise JobError(
+            f'[media] upload = "oss" is DashScope\'s: {target.provider.title} has no such storage. Leave it out'
+        )
     refuse_silent_thinking(target.model_name, target.model, params)
     brings_media = file.prompt.images is not None or file.prompt.video is not None
     wire = wire_format(file.model.protocol, target.model_name, target.model, has_media=brings_media)

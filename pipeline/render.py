@@ -95,7 +95,10 @@ class Renderer:
         self._row_id = row_id
         self._media = media
         self._fps = section.fps
-        self._images = self._video = self._documents = _no_values
+        self._brings_media = section.brings_media
+        self._images: _Values | None = None
+        self._video: _Values | None = None
+        self._documents: _Values | None = None
         self.columns: frozenset[str] = frozenset()
         if section.format is not None:
             self._messages = self._batch_line
@@ -130,7 +133,7 @@ class Renderer:
             return _failure(row, "unreadable", row.problem)
         row_id = self._row_id(row)
         if row_id is None:
-            return _failure(row, "no_id", "its id is missing or null")
+            return _failure(row, "no_id", "its id is missing, null, or neither text nor an integer")
         try:
             messages, params = self._messages(row.columns)
             prompt = Prompt(row.index, row_id, messages, params)
@@ -151,21 +154,18 @@ class Renderer:
 
         Frames stand before the text, pictures behind it; documents are a system message of their own before the user's.
         """
-        video, images, documents = self._video(columns), self._images(columns), self._documents(columns)
-        if isinstance(video, list) and len(video) == 1:
-            video = video[0]  # one template that names a list of frames, or one video file
-        if video is None and images is None and documents is None:
+        if not self._brings_media:
             read = reader.messages(prompt.messages)
             prompt.messages, prompt.files, prompt.media_tokens = read.parts, read.files, read.tokens
             return
         user = prompt.messages[-1]
-        before = reader.video_parts(video, self._fps) if video is not None else None
-        after = reader.image_parts(images) if images is not None else None
+        before = reader.video_parts(self._video(columns), self._fps) if self._video else None
+        after = reader.image_parts(self._images(columns)) if self._images else None
         if before or after:
             text = {"type": "text", "text": user["content"]}
             parts = [*(before.parts if before else ()), text, *(after.parts if after else ())]
             prompt.messages = [*prompt.messages[:-1], {**user, "content": parts}]
-        read_documents = reader.documents(documents) if documents is not None else None
+        read_documents = reader.documents(self._documents(columns)) if self._documents else None
         if read_documents:
             prompt.messages = [*prompt.messages[:-1], *read_documents.messages, prompt.messages[-1]]
         found = [part for part in (before, after, read_documents) if part is not None]
@@ -191,6 +191,8 @@ class Renderer:
             template = _compile(self._environment, role, text)
             used |= jinja2.meta.find_undeclared_variables(self._environment.parse(text))
             getters.append(self._template_getter(role, template))
+        if len(getters) == 1:  # one template names one value: a picture, a video file, or a list column
+            return getters[0], used
         return lambda columns: [getter(columns) for getter in getters], used
 
     def _template_getter(self, role: str, template: jinja2.Template) -> _Values:
@@ -250,10 +252,6 @@ class Renderer:
             if value is not None and name not in _JOB_DECIDES  # null is "not given", as in a Parquet struct
         }
         return _checked(body.get("messages"), "body.messages"), {**self._params, **params}
-
-
-def _no_values(columns: dict[str, Any]) -> Any:
-    return None
 
 
 def _getter(column: str) -> _Values:

@@ -64,6 +64,8 @@ class RunFolder:
                 (path / "results").mkdir(exist_ok=True)
                 self.journal = Journal(path)
                 undo.pop_all()
+        except FileExistsError as error:
+            raise SetupError(f"the run folder {path} is a file: set another output.path") from error
         except (OSError, sqlite3.Error) as error:
             raise SetupError(
                 f"the run folder {path} cannot be used: {getattr(error, 'strerror', None) or error}. "

@@ -10,8 +10,9 @@ import asyncio
 import logging
 import sqlite3
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pipeline.errors import PromptmillError
 from pipeline.failures import POLICIES
@@ -38,13 +39,16 @@ log = logging.getLogger("promptmill")
 class Runner:
     """Runs the rows of one feeder. `renderer` makes a prompt of a row, `encode` a request of it.
 
-    `place` uploads a prompt's files first and gives it back with their addresses.
+    `place` uploads a prompt's files first and gives it back with their addresses, `look_again`
+    has it ask anew whether they are still there; `key_hint` says what to do where the key is
+    refused.
     """
 
     feeder: Feeder
     renderer: Renderer
     encode: Callable[[Prompt], Request]
     place: Callable[[Prompt], Awaitable[Prompt | Failure]]
+    look_again: Callable[[Sequence[Any]], None]
     asker: Asker
     journal: Journal
     layout: Layout
@@ -52,6 +56,7 @@ class Runner:
     workers: int
     row_id: Callable[[Row], str | None]
     run_id: str
+    key_hint: str = ""
     stopped: Stop | None = None
     _tasks: dict[asyncio.Task[None], int] = field(default_factory=dict)
     _sending: set[int] = field(default_factory=set)
@@ -137,7 +142,8 @@ class Runner:
             outcome = await self._one(fed.row)
             if isinstance(outcome, RunEnded):
                 failure = outcome.failure
-                self.stop(Stop(4, f"the provider refuses: {failure.code}: {failure.message}"))
+                hint = f" ({self.key_hint})" if failure.kind is FailureKind.AUTH and self.key_hint else ""
+                self.stop(Stop(4, f"the provider refuses: {failure.code}: {failure.message}{hint}"))
             elif outcome is not None:
                 self._settled(outcome, fed)
             self._tasks[me] = -1
@@ -151,7 +157,8 @@ class Runner:
                 request = self.encode(prompt)
             except EncodeError as error:
                 return self._unsent(row, self.renderer.not_encodable(row, error))
-            if prompt.files:
+            files = prompt.files
+            if files:
                 placed = await self.place(prompt)
                 if isinstance(placed, Failure):
                     return (
@@ -160,7 +167,12 @@ class Runner:
                 # The key stays that of the content, wherever it lies.
                 prompt, request, key = placed, self.encode(placed), request.key
                 request.key = key
-            return await self.asker.ask(prompt, request, self._sending)
+            outcome = await self.asker.ask(prompt, request, self._sending)
+            if prompt.files and isinstance(outcome, Outcome) and outcome.failure is not None:
+                self.look_again(
+                    files
+                )  # perhaps the provider has them no more: the next row asks before it relies on them
+            return outcome
         except (PromptmillError, sqlite3.Error):
             raise
         except Exception as error:
@@ -168,6 +180,13 @@ class Runner:
             where = traceback.extract_tb(error.__traceback__)[-1]
             message = f"{row.where}: {type(error).__name__} in {where.name}; run.log has the traceback. Please report it"
             return self._unsent(row, Failure(FailureKind.INTERNAL, "bug", message))
+
+    def _not_placed(self, row: Row, failure: Failure) -> Outcome | RunEnded:
+        if POLICIES[failure.kind].ends == "run":
+            return RunEnded(failure)
+        outcome = self._unsent(row, failure)
+        outcome.status = POLICIES[failure.kind].status
+        return outcome
 
     def _unsent(self, row: Row, failure: Failure) -> Outcome:
         return Outcome(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.journal import is_held, view
 from pipeline.progress import Snapshot, from_json
-from pipeline.run_folder import sum_parts
+from pipeline.run_folder import RUN_FILE, sum_parts
 from pipeline.totals import Totals
 
 
@@ -15,6 +15,7 @@ from pipeline.totals import Totals
 class RunStatus:
     """One run as it stands. `live` is what the running process last said of itself; None where none runs.
 
+    `reason` is why the last run ended, where it could say.
     `open_rows` of the settled rows have no part yet; their cost is not in the totals.
     """
 
@@ -26,6 +27,7 @@ class RunStatus:
     in_flight: int
     live: Snapshot | None
     running: bool
+    reason: str | None
 
     def cost_said(self) -> str:
         """The spend in words."""
@@ -59,4 +61,14 @@ def read_status(folder: Path) -> RunStatus:
         in_flight=seen.in_flight,
         live=from_json(live) if live is not None and running else None,
         running=running,
+        reason=None if running else _last_reason(folder),
     )
+
+
+def _last_reason(folder: Path) -> str | None:
+    """Why the last run ended, by its own summary; None where it was killed before it could say."""
+    try:
+        summary = json.loads((folder / RUN_FILE).read_bytes())["summary"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return str(summary["exit_reason"]) if summary else None

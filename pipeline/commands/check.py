@@ -23,7 +23,7 @@ def carry_out(
     show: int,
 ) -> int:
     """Look a job over and print what was found; the report is the result, so it goes to stdout."""
-    plan = read_plan(job, overrides, input_path=input_path, output_path=output_path)
+    plan = read_plan(job, overrides, input_path=input_path, output_path=output_path, need_key=False)
     scan = scan_dataset(plan, limit=limit, on_progress=counting(sys.stderr, "looking the input over"))
     report = check_plan(plan, scan, limit=limit, show=show, on_progress=counting(sys.stderr, "rendering"))
     try:
@@ -48,6 +48,8 @@ def carry_out(
         click.echo(f"\n{report.bad_rows:,} rows cannot become requests; in a run they end as failed, unsent:")
     for example in report.bad_examples:
         click.echo(f"  {example}")
+    if (more := report.bad_rows - len(report.bad_examples)) > 0:
+        click.echo(f"  and {more:,} more")
     for note in report.notes:
         click.echo(f"note: {note}")
     for problem in report.problems:

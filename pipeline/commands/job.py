@@ -18,15 +18,24 @@ def now() -> datetime:
 
 
 def read_plan(
-    job: Path, overrides: Sequence[str], *, input_path: str | None = None, output_path: str | None = None
+    job: Path,
+    overrides: Sequence[str],
+    *,
+    input_path: str | None = None,
+    output_path: str | None = None,
+    need_key: bool = True,
 ) -> Plan:
-    """Read a job file, with overrides, into a plan. Paths from the command line start at the working folder."""
+    """Read a job file, with overrides, into a plan. Paths from the command line start at the working folder.
+
+    `need_key`: refuse a job whose key is not set; where nothing is sent, it need not be.
+    """
     changes = list(overrides)
     for key, path in (("input.path", input_path), ("output.path", output_path)):
         if path is not None:
-            changes.append(f"{key}={_toml_text(str(Path.cwd() / path))}")
+            here = path if "://" in path else str(Path.cwd() / path)
+            changes.append(f"{key}={_toml_text(here)}")
     spec = load_job(job, overrides=changes, env=os.environ, now=now())
-    return make_plan(spec, resolve_target(spec, env=os.environ))
+    return make_plan(spec, resolve_target(spec, env=os.environ, need_key=need_key))
 
 
 def _toml_text(text: str) -> str:

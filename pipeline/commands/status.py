@@ -11,13 +11,13 @@ from pipeline.status import read_status
 def carry_out(run: Path) -> int:
     """Print how far a run is; that is the result, so it goes to stdout."""
     status = read_status(run)
-    if not status.rows:
+    if not status.rows and not status.parts:
         so_far = "looking its input over" if status.running else "nothing was asked; run.log says why"
         click.echo(f"{status.name}: {so_far}")
         return 0
     done, parts = status.totals.rows, status.parts
     state = "running" if status.running else "finished" if done == status.rows else "stopped"
-    percent = 1000 * done // status.rows / 10  # rounded down: 100 % is all of them
+    percent = 1000 * done // status.rows / 10 if status.rows else 100.0  # rounded down: 100 % is all of them
     click.echo(
         f"{status.name}: {state}, {done:,} of {status.rows:,} rows ({percent:.1f}%), "
         f"{parts:,} {'part' if parts == 1 else 'parts'}"
@@ -34,5 +34,7 @@ def carry_out(run: Path) -> int:
     elif status.in_flight:
         click.echo(f"  {status.in_flight:,} requests were in flight when it died; they will be asked again")
     if state == "stopped":
+        if status.reason is not None:
+            click.echo(f"  {status.reason}")
         click.echo("  run the same command again to go on")
     return 0

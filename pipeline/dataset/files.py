@@ -105,7 +105,7 @@ def find_files(spec: str, base: Path) -> Found:
         names = sorted(glob.glob(spec, root_dir=base, recursive=True))  # noqa: PTH207
         named = [(n, base / n) for n in names if (base / n).is_file()]
         if not named:
-            raise DatasetError(f'No file matches "{spec}"; looked in {base}.')
+            raise DatasetError(f'No file matches "{Path(base) / spec}".')
     else:
         raise DatasetError(f"There is no dataset at {path}.")
     files = tuple(_stat(name, path) for name, path in named)

@@ -2,7 +2,7 @@
 
 from pipeline.jobspec.load import JobSpec, expand, load_job
 from pipeline.jobspec.sections import InputSection, JobFile, PromptSection, ResponseSection, seconds
-from pipeline.jobspec.target import Target, resolve_target
+from pipeline.jobspec.target import Target, key_variable, resolve_target
 
 __all__ = [
     "InputSection",
@@ -12,6 +12,7 @@ __all__ = [
     "ResponseSection",
     "Target",
     "expand",
+    "key_variable",
     "load_job",
     "resolve_target",
     "seconds",

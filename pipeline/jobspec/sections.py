@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_KEY_PARAMS = {"api_key", "apikey", "authorization", "access_token", "secret", "password"}
 _OWN_PARAMS = frozenset({"model", "messages", "stream", "stream_options"})
 _OWN_HEADERS = frozenset({"host", "content-length"})
 _KEY_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "api-key", "x-api-key"})
@@ -230,6 +231,11 @@ class JobFile(Section):
                 f"params may not hold {', '.join(sorted(ours))}: the model stands in [model], the messages come from "
                 "[prompt], and streaming from [response] stream"
             )
+        for name in self.params:
+            if name.lower().replace("-", "_") in _KEY_PARAMS:
+                raise ValueError(
+                    f"params may not hold {name}: a key never stands in a job file, it goes by model.api_key_env"
+                )
         limit = self.params.get("max_tokens", 1)
         if not isinstance(limit, int) or isinstance(limit, bool):
             raise ValueError(f"params.max_tokens is a whole number; found {limit!r}")

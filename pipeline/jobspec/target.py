@@ -55,7 +55,7 @@ class Target:
         )
 
 
-def resolve_target(job: JobSpec, *, env: Mapping[str, str]) -> Target:
+def resolve_target(job: JobSpec, *, env: Mapping[str, str], need_key: bool = True) -> Target:
     """Bring job, catalogue and environment together.
 
     Raises JobError for an unknown provider or a missing base_url, SetupError where the key's variable is not set.
@@ -78,7 +78,7 @@ def resolve_target(job: JobSpec, *, env: Mapping[str, str]) -> Target:
         base_url=base_url,
         starts=starts,
         identity=base_url or section.provider,
-        headers={**job.file.headers, **_authorization(job, provider, env)},
+        headers={**job.file.headers, **_authorization(job, provider, env, need_key)},
         requests_per_minute=limits.requests_per_minute or known.requests_per_minute,
         tokens_per_minute=limits.tokens_per_minute or known.tokens_per_minute,
         max_concurrency=limits.max_concurrency or default_concurrency,
@@ -110,11 +110,20 @@ def _proxy_of(base_url: str | None, env: Mapping[str, str]) -> str | None:
     return None
 
 
-def _authorization(job: JobSpec, provider: catalog.Provider, env: Mapping[str, str]) -> dict[str, str]:
-    name = job.file.model.api_key_env or provider.api_key_env
-    if name is None or (provider.keyless and job.file.model.api_key_env is None):
+def key_variable(job: JobSpec, provider: catalog.Provider) -> str | None:
+    """The environment variable that holds the job's key; None where it sends none."""
+    return job.file.model.api_key_env or (None if provider.keyless else provider.api_key_env)
+
+
+def _authorization(
+    job: JobSpec, provider: catalog.Provider, env: Mapping[str, str], need_key: bool
+) -> dict[str, str]:
+    name = key_variable(job, provider)
+    if name is None:
         return {}
     key = env.get(name, "").strip()
+    if not key and not need_key:
+        return {}
     if not key:
         raise SetupError(
             f"{provider.title} needs an API key, and the environment variable {name} is not set. "

@@ -11,7 +11,7 @@ Nothing here goes over the network, decodes a picture or keeps one beyond the ca
 
 from pipeline.media.limits import DOCUMENTS_PER_REQUEST, MediaLimits, limits_of
 from pipeline.media.local import LocalFile, MediaProblem
-from pipeline.media.reader import Documents, Media, MediaReader, MediaSettings, document_messages, uses_oss
+from pipeline.media.reader import Documents, Media, MediaReader, MediaSettings, document_messages
 
 __all__ = [
     "DOCUMENTS_PER_REQUEST",
@@ -24,5 +24,4 @@ __all__ = [
     "MediaSettings",
     "document_messages",
     "limits_of",
-    "uses_oss",
 ]

@@ -5,7 +5,7 @@ image datasets in Parquet have it, or a list of any of these. What cannot be sen
 is. Uploading is `uploads`' business: here a file that needs it gets a marker for an address.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -258,21 +258,6 @@ class MediaReader:
 def document_messages(ids: Sequence[str]) -> Parts:
     """The system message that names uploaded files (or their markers), comma-separated, as qwen-long reads it."""
     return [{"role": "system", "content": ",".join(f"fileid://{one}" for one in ids)}] if ids else []
-
-
-def uses_oss(messages: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether a media part of the messages is an `oss://` URL, which needs the header X-DashScope-OssResourceResolve."""
-    for message in messages:
-        content = message.get("content")
-        for part in content if isinstance(content, list) else ():
-            if not isinstance(part, dict):
-                continue
-            urls = [part.get("video"), *(_url_in(part, kind) for kind in ("image_url", "video_url"))]
-            for url in urls:
-                one_or_more = url if isinstance(url, list) else [url]
-                if any(isinstance(one, str) and one.startswith("oss://") for one in one_or_more):
-                    return True
-    return False
 
 
 def _url_in(part: Mapping[str, Any], kind: str) -> Any:

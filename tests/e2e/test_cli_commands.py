@@ -1,6 +1,7 @@
 """Every command but `run`, and what all of them have in common: help, and sentences for what is wrong."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -15,9 +16,10 @@ import pytest
 
 from pipeline.cli import cli, main
 from pipeline.simulator.ledger import body_key
+from pipeline.simulator.settings import Settings
 from tests.e2e.conftest import Workplace
 from tests.support.cli import Ended
-from tests.support.provider import Provider
+from tests.support.provider import Provider, serving
 
 REPOSITORY = Path(__file__).parents[2]
 SAMPLES = REPOSITORY / "data" / "samples"
@@ -340,3 +342,66 @@ def test_simulate_refuses_what_cannot_be_meant(options: list[str], sentence: str
     ended = typed("simulate", *options)
     assert (ended.code, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
     assert sentence in ended.stderr
+
+
+# Streams that fail, empty inputs, odd folders
+
+
+def test_a_stderr_that_nobody_reads_changes_neither_the_summary_nor_the_exit_code(place: Workplace) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        with place.promptmill.popen(["run", "job.toml"], {}, stderr=writer) as process:
+            stdout, _ = process.communicate(timeout=60)
+    finally:
+        os.close(writer)
+    assert process.returncode == 0
+    assert json.loads(stdout)["done"] == 40
+
+
+def test_an_empty_input_ends_well_with_results_that_can_be_read(place: Workplace) -> None:
+    (place.folder / "rows.jsonl").write_text("")
+    ended = place.run()
+    assert (ended.code, ended.summary["rows"]) == (0, 0)
+    rows = pl.read_parquet(place.out / "results")
+    assert len(rows) == 0
+    assert "label" in rows.columns
+    assert "finished, 0 of 0 rows" in place.promptmill("status", "out").stdout
+    assert place.run().code == 0
+
+
+def test_paths_of_other_storages_are_refused_wherever_they_are_given(place: Workplace) -> None:
+    for option in ("--input", "--output"):
+        ended = place.run(option, "s3://bucket/x")
+        assert ended.code == 2
+        assert "s3:// paths are not supported" in ended.stderr
+    assert not (place.folder / "s3:").exists()
+
+
+def test_status_of_a_file_and_a_run_folder_that_is_a_file_are_told_as_such(place: Workplace) -> None:
+    told = place.promptmill("status", "job.toml")
+    assert (told.code, "is not a run folder" in told.stderr) == (2, True)
+    told = place.run("--output", "job.toml")
+    assert (told.code, "is a file" in told.stderr) == (2, True)
+
+
+def test_check_needs_no_key_and_says_that_a_run_will(place: Workplace) -> None:
+    told = place.promptmill("check", "job.toml", "--set", "model.provider=dashscope")
+    assert told.code == 0
+    assert "DASHSCOPE_API_KEY is not set; a run needs it" in told.stdout
+
+
+def test_checks_total_is_what_the_prompts_count(place: Workplace) -> None:
+    told = place.promptmill("check", "job.toml", "--show", "40")
+    each = [int(found) for found in re.findall(r", (\d+) prompt tokens, key", told.stdout)]
+    assert len(each) == 40
+    assert f"about {sum(each):,} prompt tokens in all" in told.stdout
+
+
+def test_a_refused_key_is_told_with_its_variable_and_status_repeats_it(place: Workplace) -> None:
+    with serving(Settings(api_key="sk-other")) as provider:
+        place.point_at(provider)
+        ended = place.run()
+    assert ended.code == 4
+    assert "check the key in the environment variable DASHSCOPE_API_KEY" in ended.stderr
+    assert "DASHSCOPE_API_KEY" in place.promptmill("status", "out").stdout

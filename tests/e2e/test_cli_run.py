@@ -278,8 +278,8 @@ def test_each_bad_row_of_the_dirty_sample_ends_failed_with_its_line_and_reason(
         10: "not UTF-8",
         11: "not valid JSON",
         13: "not valid JSON",
-        20: "its id is missing or null",
-        21: "its id is missing or null",
+        20: "its id is missing, null, or neither text nor an integer",
+        21: "its id is missing, null, or neither text nor an integer",
         24: "not valid JSON",
     }
     assert reasons.keys() == expected.keys()

@@ -250,6 +250,7 @@ class Rig:
         )
         runner = Runner(
             place=_placed,
+            look_again=lambda files: None,
             feeder=feeder,
             renderer=renderer,
             encode=encode,

@@ -1,4 +1,4 @@
-"""Imports go down the layers only (docs/design.md): the import graph is the judge."""
+"""Imports go down the layers below, and never up: the import graph is the judge."""
 
 from pathlib import Path
 

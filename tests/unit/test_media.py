@@ -25,7 +25,6 @@ from pipeline.media import (
     MediaSettings,
     document_messages,
     limits_of,
-    uses_oss,
 )
 from pipeline.media.kinds import media_type, picture_size
 from pipeline.media.local import locate, open_file
@@ -366,15 +365,6 @@ def test_media_above_the_bound_are_named_by_a_marker_and_listed(tmp_path: Path) 
     with by_path.open() as file, by_bytes.open() as content:
         assert file.read() == content.read() == large
     messages = [{"role": "user", "content": media.parts}]
-    assert uses_oss(messages)
-    assert not uses_oss([{"role": "user", "content": media.parts[:1]}])
-
-
-def test_uses_oss_finds_frames_and_bare_urls_and_minds_no_text() -> None:
-    assert uses_oss([{"role": "user", "content": [{"type": "video", "video": ["https://h/a", "oss://b/c"]}]}])
-    assert uses_oss([{"role": "user", "content": [{"type": "video_url", "video_url": "oss://b/c"}]}])
-    assert not uses_oss([{"role": "user", "content": "oss://b/c"}, {"role": "assistant", "content": None}])
-    assert not uses_oss([{"role": "user", "content": [{"type": "text", "text": "oss://b/c"}, "oss://b"]}])
 
 
 def test_a_video_above_the_bound_is_hashed_but_never_held(tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def test_an_unreadable_row_fails_with_its_own_reason() -> None:
 
 def test_a_row_without_id_fails() -> None:
     result = Renderer(PromptSection(user="x"), {}, lambda _: None).render(row_of({}))
-    assert "its id is missing or null" in said(result)
+    assert "its id is missing, null, or neither text nor an integer" in said(result)
 
 
 def test_a_failure_is_one_short_line_whatever_the_row_holds() -> None:

@@ -149,7 +149,7 @@ def test_parts_of_one_folder_never_differ_in_their_columns(tmp_path: Path) -> No
 
 def test_a_folder_that_cannot_be_used_is_told_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SetupError, match=r"file cannot be used: File exists\. Make it writable"):
+    with pytest.raises(SetupError, match=r"file is a file: set another output.path"):
         RunFolder(tmp_path / "file", started=NOW)
     broken = tmp_path / "broken"
     broken.mkdir()

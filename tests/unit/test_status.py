@@ -100,7 +100,15 @@ def test_a_cost_is_unknown_only_where_something_was_answered_without_a_price(tmp
 )
 def test_the_spend_in_words(totals: Totals, said: str) -> None:
     status = RunStatus(
-        name="j", rows=3, parts=1, totals=totals, open_rows=0, in_flight=0, live=None, running=False
+        name="j",
+        rows=3,
+        parts=1,
+        totals=totals,
+        open_rows=0,
+        in_flight=0,
+        live=None,
+        running=False,
+        reason=None,
     )
     assert status.cost_said() == said
 
