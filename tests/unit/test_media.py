@@ -364,7 +364,6 @@ def test_media_above_the_bound_are_named_by_a_marker_and_listed(tmp_path: Path) 
     assert by_path.content is None
     with by_path.open() as file, by_bytes.open() as content:
         assert file.read() == content.read() == large
-    messages = [{"role": "user", "content": media.parts}]
 
 
 def test_a_video_above_the_bound_is_hashed_but_never_held(tmp_path: Path) -> None:
