@@ -2,7 +2,8 @@
 
     python -m benchmarks.modes
 
-Prints one table; docs/performance.md holds the last one. Takes about two minutes, most of it the pace of uploads (3 a second).
+Prints one table, which `make bench` writes into docs/performance.md. Takes about two minutes, a part of it the pace of uploads
+(3 a second).
 """
 
 import argparse

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `benchmarks`, however this was started
 
-from benchmarks import over_http, overhead, startup, steps
+from benchmarks import modes, over_http, overhead, startup, steps
 from benchmarks.support import ROOT, machine, yardstick_us
 
 PAGE = ROOT / "docs/performance.md"
@@ -43,6 +43,7 @@ def main() -> int:
     own = overhead.measure()
     show("Our own overhead, with a transport that answers at once", overhead.as_table(own), own.holds)
     show("Where the microseconds go", steps.as_table(steps.measure()), True)
+    show("Streams, pictures, documents", modes.measure(), True)
     pace = (
         f"Yardstick, which says how fast the machine was meanwhile: one turn of a fixed loop of plain Python took "
         f"{min(yardstick):.2f} to {max(yardstick):.2f} us CPU. CPU times rise and fall with it; ratios do not."
