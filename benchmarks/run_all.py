@@ -43,7 +43,8 @@ def main() -> int:
     own = overhead.measure()
     show("Our own overhead, with a transport that answers at once", overhead.as_table(own), own.holds)
     show("Where the microseconds go", steps.as_table(steps.measure()), True)
-    show("Streams, pictures, documents", modes.measure(), True)
+    of_modes = modes.measure()
+    show("Streams, pictures, documents", of_modes.text, of_modes.holds)
     pace = (
         f"Yardstick, which says how fast the machine was meanwhile: one turn of a fixed loop of plain Python took "
         f"{min(yardstick):.2f} to {max(yardstick):.2f} us CPU. CPU times rise and fall with it; ratios do not."
