@@ -20,6 +20,7 @@ from dashscope.api_entities.http_request import close_shared_sync_session
 from pipeline.simulator.server import Simulator, running
 from pipeline.simulator.settings import Settings
 from pipeline.tokens import count_text
+from tests.support.reference import TOOLS
 from tests.support.simulators import PATIENCE_S, WHO, png
 
 MODEL = "qwen-plus"
@@ -29,33 +30,6 @@ FRAMES = [
     "https://img.alicdn.com/imgextra/i4/O1CN01BjZvwg1Y23CF5qIRB_!!6000000003000-0-tps-3840-2160.jpg",
     "https://img.alicdn.com/imgextra/i4/O1CN01Ib0clU27vTgBdbVLQ_!!6000000007859-0-tps-3840-2160.jpg",
     "https://img.alicdn.com/imgextra/i1/O1CN01aygPLW1s3EXCdSN4X_!!6000000005710-0-tps-3840-2160.jpg",
-]
-TOOLS: list[dict[str, Any]] = [
-    {
-        "type": "function",
-        "function": {
-            "name": "get_current_time",
-            "description": "当你想知道现在的时间时非常有用。",
-            "parameters": {},
-        },
-    },
-    {
-        "type": "function",
-        "function": {
-            "name": "get_current_weather",
-            "description": "当你想查询指定城市的天气时非常有用。",
-            "parameters": {
-                "type": "object",
-                "properties": {
-                    "location": {
-                        "type": "string",
-                        "description": "城市或县区，比如北京市、杭州市、余杭区等。",
-                    }
-                },
-                "required": ["location"],
-            },
-        },
-    },
 ]
 SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
 MEDALS: list[Any] = [SYSTEM, {"role": "user", "content": "中国队在巴黎奥运会获得了多少枚金牌"}]

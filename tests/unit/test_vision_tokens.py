@@ -4,8 +4,6 @@ Pictures and figures: the image and video examples of the DashScope API pages (d
 2044, each frame 3840 x 2160) and the page's two weather tools.
 """
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,6 +26,7 @@ from pipeline.vision_tokens import (
     tools_tokens,
     vision_rule,
 )
+from tests.support.reference import TOOLS
 
 
 def rule_of(model: str) -> VisionRule:
@@ -108,35 +107,6 @@ def test_a_video_file_is_sampled_evenly_between_4_frames_and_the_most(
     duration_s: float, fps: float, frames: int
 ) -> None:
     assert sampled_frames(duration_s, fps) == frames
-
-
-TOOLS: list[dict[str, Any]] = [
-    {
-        "type": "function",
-        "function": {
-            "name": "get_current_time",
-            "description": "当你想知道现在的时间时非常有用。",
-            "parameters": {},
-        },
-    },
-    {
-        "type": "function",
-        "function": {
-            "name": "get_current_weather",
-            "description": "当你想查询指定城市的天气时非常有用。",
-            "parameters": {
-                "type": "object",
-                "properties": {
-                    "location": {
-                        "type": "string",
-                        "description": "城市或县区，比如北京市、杭州市、余杭区等。",
-                    }
-                },
-                "required": ["location"],
-            },
-        },
-    },
-]
 
 
 def test_the_example_of_tools_counts_as_billed() -> None:
