@@ -29,6 +29,7 @@ from pipeline.plan import Plan, scan_dataset
 from pipeline.progress import Counters
 from pipeline.protocol import compatible
 from pipeline.records import Completion, Outcome, Prompt, Response, Row, Status
+from pipeline.storage import LocalFiles
 from pipeline.totals import Totals
 
 ROWS = 8192 * 4
@@ -72,8 +73,7 @@ async def _take(plan: Plan, folder: Path) -> dict[str, float]:
     steps = Steps()
     with steps.step("look the input over before anything is sent (ids, columns)"):
         scan = scan_dataset(plan, limit=None)
-    layout = plan.layout(scan, folder, rows_per_part=8192, fingerprint="")
-    layout.results.mkdir()
+    layout = plan.layout(scan, LocalFiles(folder), rows_per_part=8192, fingerprint="")
     with steps.step("read: JSON line to row"):
         rows: list[Row] = list(plan.dataset.rows())
     ranges = [OpenRange(layout, number, 8192) for number in range(ROWS // 8192)]

@@ -24,7 +24,7 @@ from pipeline.expectation import Expectation
 from pipeline.feeder import Feeder
 from pipeline.jobspec import Target, key_variable
 from pipeline.limits import Limits, LocalGate
-from pipeline.parts import RESULTS, Layout, OpenRange, write_part
+from pipeline.parts import Layout, OpenRange, write_part
 from pipeline.placing import open_placing
 from pipeline.plan import Plan, scan_dataset
 from pipeline.progress import Counters, LimitsView, Meter, as_json, counting, shown
@@ -107,7 +107,7 @@ def _run_in(folder: RunFolder, plan: Plan, edge: _Edge) -> RunSummary:
             "rows_per_part", plan.rows_per_part(scan, limited=options.limit is not None)
         )
     )
-    layout = plan.layout(scan, folder.path, rows_per_part=rows_per_part, fingerprint=identity.fingerprint)
+    layout = plan.layout(scan, folder.results, rows_per_part=rows_per_part, fingerprint=identity.fingerprint)
     folder.journal.write_manifest(
         {
             **identity.to_manifest(),
@@ -285,7 +285,7 @@ class _Run:
             streamed=self._plan.stream,
             elapsed_s=round(elapsed_s, 3),
             run_folder=str(self._folder.path),
-            results=str(self._folder.path / RESULTS),
+            results=self._layout.results.where,
         )
 
     def _write_run_file(self, totals: Totals, summary: RunSummary | None) -> None:

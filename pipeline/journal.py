@@ -32,7 +32,7 @@ from pipeline.errors import RunFolderBusy, RunFolderError
 from pipeline.records import Outcome
 from pipeline.totals import PartRecord
 
-JOURNAL_VERSION = 1
+JOURNAL_VERSION = 2
 FILE_NAME = "journal.sqlite"
 LOCK_NAME = "run.lock"
 
@@ -40,7 +40,8 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS manifest (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS attempts (idx INTEGER PRIMARY KEY, open INTEGER NOT NULL, maybe_paid INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS outcomes (idx INTEGER PRIMARY KEY, data BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS parts (number INTEGER PRIMARY KEY, rows INTEGER NOT NULL, totals TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS parts (number INTEGER PRIMARY KEY, rows INTEGER NOT NULL, totals TEXT NOT NULL,
+    stamp TEXT NOT NULL, digest TEXT NOT NULL);
 """
 _BEGIN_ATTEMPT = "INSERT INTO attempts VALUES (?, 1, 0) ON CONFLICT (idx) DO UPDATE SET open = 1"
 _END_ATTEMPT = "UPDATE attempts SET open = 0, maybe_paid = maybe_paid + ? WHERE idx = ?"
@@ -225,8 +226,8 @@ class Journal:
         self.flush()
         with self._transaction():
             self._db.execute(
-                "INSERT OR REPLACE INTO parts VALUES (?, ?, ?)",
-                (part.number, part.rows, json.dumps(part.totals)),
+                "INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?)",
+                (part.number, part.rows, json.dumps(part.totals), part.stamp, part.digest),
             )
             for table in ("attempts",) if keep_rows else ("attempts", "outcomes"):
                 self._db.execute(
@@ -311,5 +312,5 @@ def view(folder: Path) -> JournalView:
 
 
 def _parts(db: sqlite3.Connection) -> Iterator[PartRecord]:
-    for number, rows, totals in db.execute("SELECT number, rows, totals FROM parts ORDER BY number"):
-        yield PartRecord(number, rows, json.loads(totals))
+    for number, rows, totals, stamp, digest in db.execute("SELECT * FROM parts ORDER BY number"):
+        yield PartRecord(number, rows, json.loads(totals), stamp, digest)

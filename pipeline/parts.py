@@ -1,15 +1,14 @@
 """Part files: the result schema, ranges of input rows, and how a full range becomes one Parquet file, whole or not at all.
 
-A part holds the input rows [k*N, (k+1)*N) in input order and exists if and only if each of them has its outcome. It is
-written under a temporary name, fsynced and renamed. Arrow arrays are built a column at a time.
+A part holds the input rows [k*N, (k+1)*N) in input order and exists if and only if each of them has its outcome. Where its
+bytes come to lie, and that they do so at once, is `storage.py`'s business. Arrow arrays are built a column at a time.
 """
 
+import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline.records import Completion, Failure, Outcome, Usage
 from pipeline.response import AnswerField
+from pipeline.storage import Storage
 from pipeline.totals import TOKEN_KINDS, Costs, PartRecord, Totals
 
 SCHEMA_VERSION = 1
@@ -83,13 +83,13 @@ class InputColumn(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """All that decides how part files of one run folder look.
+    """All that decides how the part files of one run look, and where they lie (`results`).
 
     `carry` turns an input value into one of its column's type; `costs` prices outcomes, in order. `fingerprint` names the job
     and dataset, so that a stray part of other work is never taken for ours.
     """
 
-    folder: Path
+    results: Storage
     rows_per_part: int
     inputs: tuple[InputColumn, ...]
     answer_fields: tuple[AnswerField, ...]
@@ -100,13 +100,6 @@ class Layout:
     route: str
     raw: bool
     fingerprint: str
-
-    @property
-    def results(self) -> Path:
-        return self.folder / RESULTS
-
-    def path(self, number: int) -> Path:
-        return self.results / f"part-{number:05d}.parquet"
 
     def schema(self) -> pa.Schema:
         fields = [
@@ -163,38 +156,48 @@ class OpenRange:
         return pa.table([arrays[field.name] for field in schema], schema=schema)
 
 
+def part_name(number: int) -> str:
+    return f"part-{number:05d}.parquet"
+
+
+def is_part_name(name: str) -> bool:
+    """Whether a reader of `results/part-*.parquet` would take this file for a part."""
+    return name.startswith("part-") and name.endswith(".parquet")
+
+
 def write_part(full: OpenRange, layout: Layout) -> PartRecord:
-    """Write a full range's part file, atomically and durably, and say what it holds. Raises OSError where the disk refuses."""
+    """Write a full range's part file, whole and durably, and say what it holds. Raises OSError where the disk refuses."""
     outcomes = [outcome for outcome in full.outcomes if outcome is not None]
     costs = layout.costs(outcomes)
     table = full.to_table(costs)
     totals = Totals()
     totals.add(outcomes, costs)
-    record = PartRecord(full.number, full.size, totals.to_json())
-    metadata = {
+    metadata: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "number": record.number,
-        "rows": record.rows,
-        "totals": record.totals,
+        "number": full.number,
+        "rows": full.size,
+        "totals": totals.to_json(),
         "fingerprint": layout.fingerprint,
     }
     table = table.replace_schema_metadata({_METADATA_KEY: json.dumps(metadata)})
-    path = layout.path(full.number)
-    scratch = path.with_name(path.name + ".tmp")
     dictionary = [name for name in _ENUM_COLUMNS if name in table.column_names]
-    with scratch.open("wb") as file:
-        pq.write_table(table, file, compression="zstd", use_dictionary=dictionary)  # type: ignore[arg-type]  # the stub knows bool only
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
-    sync_folder(path.parent)
-    return record
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", use_dictionary=dictionary)  # type: ignore[arg-type]  # the stub knows bool only
+    data = memoryview(sink.getvalue())
+    stamp = layout.results.put(part_name(full.number), data)
+    return PartRecord(full.number, full.size, metadata["totals"], stamp, digest(data))
 
 
-def found_part(path: Path, layout: Layout) -> PartRecord | None:
-    """What a part file on disk says of itself, or None where it is not a whole part of this work."""
+def digest(data: bytes | memoryview) -> str:
+    """What a part file's bytes are known by."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def found_part(name: str, layout: Layout) -> PartRecord | None:
+    """What a part file says of itself, or None where it is not a whole part of this work."""
     try:
-        described = pq.read_metadata(path)
+        data = layout.results.read(name)
+        described = pq.read_metadata(pa.BufferReader(data))
     except (OSError, pa.ArrowException):
         return None
     text = (described.metadata or {}).get(_METADATA_KEY)
@@ -205,7 +208,8 @@ def found_part(path: Path, layout: Layout) -> PartRecord | None:
         return None
     if described.num_rows != metadata["rows"]:
         return None
-    return PartRecord(metadata["number"], metadata["rows"], metadata["totals"])
+    stamp = layout.results.stamps()[name]
+    return PartRecord(metadata["number"], metadata["rows"], metadata["totals"], stamp, digest(data))
 
 
 def result_name(column: str, taken: Sequence[str] | set[str] | frozenset[str]) -> str:
@@ -214,15 +218,6 @@ def result_name(column: str, taken: Sequence[str] | set[str] | frozenset[str]) -
     while name in taken:
         name += "_input"
     return name
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def billed(outcome: Outcome, name: str) -> int | None:

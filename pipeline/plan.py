@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -28,6 +27,7 @@ from pipeline.protocol.wire import WireFormat, wire_format
 from pipeline.records import Completion, Failure, Outcome, Prompt, Request, Response, Row, Usage
 from pipeline.render import Renderer
 from pipeline.response import AnswerCheck
+from pipeline.storage import Storage
 from pipeline.tokens import content_texts, estimate_from_bytes
 from pipeline.uploads import OSS_HEADER
 from pipeline.vision_tokens import vision_rule
@@ -150,10 +150,10 @@ class Plan:
         gold = self.job.file.response.gold
         return list(dict.fromkeys(columns if gold is None else [*columns, gold]))
 
-    def layout(self, scan: DatasetScan, folder: Path, *, rows_per_part: int, fingerprint: str) -> Layout:
+    def layout(self, scan: DatasetScan, results: Storage, *, rows_per_part: int, fingerprint: str) -> Layout:
         """How the part files look. Raises JobError for an output or gold column that the dataset has not."""
         return Layout(
-            folder=folder,
+            results=results,
             rows_per_part=rows_per_part,
             inputs=self._inputs(scan),
             answer_fields=tuple(self.check.fields()),

@@ -7,7 +7,6 @@ part and the commit that records it, and removes half-written parts.
 import contextlib
 import json
 import logging
-import os
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from typing import Any
 
 from pipeline.errors import PromptmillError, RunFolderError, SetupError
 from pipeline.journal import Journal, RunLock
-from pipeline.parts import Layout, found_part
+from pipeline.parts import RESULTS, Layout, found_part, is_part_name, part_name
+from pipeline.storage import PRIVATE_FOLDER, LocalFiles, Storage
 from pipeline.totals import PartRecord, Totals
 
 RUN_FILE = "run.json"
@@ -29,7 +29,7 @@ log = logging.getLogger("promptmill")
 class StorageError(PromptmillError):
     """The run folder took no more writes; all that was committed is safe."""
 
-    def __init__(self, folder: Path, error: BaseException) -> None:
+    def __init__(self, folder: Path | str, error: BaseException) -> None:
         super().__init__(
             f"the run folder {folder} cannot be written any more: {error}. "
             "What was committed is safe: make room (or make it writable) and run the same command again"
@@ -57,11 +57,12 @@ class RunFolder:
     def __init__(self, path: Path, *, started: datetime) -> None:
         self.path = path
         try:
-            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
             self._lock = RunLock(path, note=f"started {started:%Y-%m-%d %H:%M:%S %Z}")
             with contextlib.ExitStack() as undo:
                 undo.callback(self._lock.release)
-                (path / "results").mkdir(exist_ok=True)
+                (path / RESULTS).mkdir(exist_ok=True, mode=PRIVATE_FOLDER)
+                self.results: Storage = LocalFiles(path / RESULTS)
                 self.journal = Journal(path)
                 undo.pop_all()
         except FileExistsError as error:
@@ -94,14 +95,15 @@ class RunFolder:
     def parts(self, layout: Layout, rows: int) -> dict[int, PartRecord]:
         """The whole parts, after repairs. A short part that the dataset (or `--limit`) has outgrown is opened again."""
         recorded = self.journal.parts()
-        for scratch in layout.results.glob("*.tmp"):
-            scratch.unlink()
-        known = {layout.path(number) for number in recorded}
-        for path in sorted(set(layout.results.glob("part-*.parquet")) - known):
-            found = found_part(path, layout)
-            if found is None or layout.path(found.number) != path:
+        results = layout.results
+        results.clear_scratch()
+        stamps = results.stamps()
+        known = {part_name(number) for number in recorded}
+        for name in sorted(name for name in stamps.keys() - known if is_part_name(name)):
+            found = found_part(name, layout)
+            if found is None or part_name(found.number) != name:
                 raise RunFolderError(
-                    f"{path} is not a part that this run wrote. Move it elsewhere and run the same command again"
+                    f"{results.where}/{name} is not a part that this run wrote. Move it elsewhere and run the same command again"
                 )
             self.journal.add_part(
                 found, found.number * layout.rows_per_part, keep_rows=found.rows < layout.rows_per_part
@@ -109,24 +111,24 @@ class RunFolder:
             recorded[found.number] = found
         outgrown = []
         for number, part in recorded.items():
-            path = layout.path(number)
+            name = part_name(number)
             expected = min(layout.rows_per_part, rows - number * layout.rows_per_part)
-            if not path.exists():
+            if name not in stamps:
                 raise RunFolderError(
-                    f"{path} is missing, though the run finished it. Put it back; or, to pay for its {part.rows:,} rows "
-                    "again, give another output.path"
+                    f"{results.where}/{name} is missing, though the run finished it. Put it back; or, to pay for its "
+                    f"{part.rows:,} rows again, give another output.path"
                 )
             if expected > part.rows:
                 outgrown.append(number)
             elif expected < part.rows:
                 raise RunFolderError(
-                    f"{path} has {part.rows:,} rows, more than this run asks for. "
+                    f"{results.where}/{name} has {part.rows:,} rows, more than this run asks for. "
                     "Run without --limit, or with a larger one; results are never taken back"
                 )
         self._same_columns(layout, recorded.keys() - outgrown)
         for number in outgrown:
             self.journal.drop_part(number)
-            layout.path(number).unlink()
+            results.remove(part_name(number))
             del recorded[number]
         return recorded
 
@@ -137,22 +139,16 @@ class RunFolder:
         if parts and before is not None and before != columns:
             changed = ", ".join(sorted(set(before) ^ set(columns))) or "their order"
             raise RunFolderError(
-                f"the parts in {layout.results} were written while fewer rows were looked at, and their columns differ "
+                f"the parts in {layout.results.where} were written while fewer rows were looked at, and their columns differ "
                 f"from those of this run: {changed}. Name output.columns and give another output.path"
             )
         self.journal.write_manifest({"columns": json.dumps(columns)})
 
     def write_run_file(self, content: dict[str, Any]) -> None:
         """Replace run.json as a whole."""
-        path = self.path / RUN_FILE
-        scratch = path.with_name(RUN_FILE + ".tmp")
+        text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
         try:
-            with scratch.open("w", encoding="utf-8") as file:
-                json.dump(content, file, indent=2, ensure_ascii=False, default=str)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            scratch.replace(path)
+            LocalFiles(self.path).put(RUN_FILE, memoryview(text.encode("utf-8", "backslashreplace")))
         except OSError as error:
             raise StorageError(self.path, error) from error
 

@@ -130,7 +130,7 @@ class Runner:
 
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, sqlite3.Error):
-            error = StorageError(self.layout.folder, error)
+            error = StorageError(self.layout.results.where, error)
         self._error = self._error or error
         self.stop(Stop(error.exit_code if isinstance(error, PromptmillError) else 1, str(error)))
 
@@ -240,7 +240,7 @@ class Runner:
                 record = await asyncio.to_thread(write_part, full, self.layout)
             except OSError as error:
                 # The rows stay in the journal: the next run writes the part from there.
-                raise StorageError(self.layout.folder, error) from error
+                raise StorageError(self.layout.results.where, error) from error
             self.journal.add_part(record, full.first, keep_rows=full.size < self.layout.rows_per_part)
             self.feeder.written(full)
 

@@ -95,8 +95,13 @@ class Totals:
 
 
 class PartRecord(NamedTuple):
-    """One part file that exists: its number, its rows, and its totals (`Totals` as a dict)."""
+    """One part file that exists: its number, its rows, its totals (`Totals` as a dict), and what tells that it is unharmed.
+
+    `stamp` is the storage's, `digest` that of its bytes.
+    """
 
     number: int
     rows: int
     totals: dict[str, Any]
+    stamp: str
+    digest: str

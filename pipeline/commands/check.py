@@ -10,6 +10,7 @@ from pipeline.commands.job import read_plan
 from pipeline.errors import JobError
 from pipeline.plan import Plan, scan_dataset
 from pipeline.progress import counting
+from pipeline.storage import LocalFiles
 from pipeline.transport.seam import shown as shown_url
 
 
@@ -29,7 +30,7 @@ def carry_out(
     try:
         plan.layout(
             scan,
-            plan.job.output_path,
+            LocalFiles(plan.job.output_path),
             rows_per_part=plan.rows_per_part(scan, limited=limit is not None),
             fingerprint="",
         )

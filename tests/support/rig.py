@@ -25,7 +25,7 @@ from pipeline.feeder import Feeder
 from pipeline.jobspec import PromptSection
 from pipeline.journal import Journal
 from pipeline.limits import Limits, LocalGate
-from pipeline.parts import InputColumn, Layout
+from pipeline.parts import RESULTS, InputColumn, Layout, part_name
 from pipeline.progress import Counters
 from pipeline.protocol import compatible
 from pipeline.records import Failure, FailureKind, Outcome, Prompt, Request, Response, Row, Status
@@ -34,6 +34,7 @@ from pipeline.response import AnswerCheck
 from pipeline.retry import Asker, RetrySpec
 from pipeline.run_folder import Identity, RunFolder, sum_parts
 from pipeline.runner import Runner
+from pipeline.storage import LocalFiles
 from pipeline.totals import Costs, PartRecord
 from pipeline.transport import Sink, Transport
 
@@ -155,6 +156,13 @@ class Rig:
     def out(self) -> Path:
         return self.folder / "run"
 
+    @property
+    def results(self) -> LocalFiles:
+        return LocalFiles(self.out / RESULTS)
+
+    def part(self, number: int) -> Path:
+        return self.results.folder / part_name(number)
+
     def write_rows(self) -> Path:
         path = self.folder / "rows.jsonl"
         if not path.exists():
@@ -168,7 +176,7 @@ class Rig:
     def layout(self) -> Layout:
         check = AnswerCheck(labels=self.labels)
         return Layout(
-            folder=self.out,
+            results=self.results,
             rows_per_part=self.rows_per_part,
             inputs=tuple(InputColumn(name, name, pa.string()) for name in self.inputs),
             answer_fields=tuple(check.fields()),

@@ -173,7 +173,7 @@ def test_a_failed_commit_reaches_everyone_who_waits_and_all_who_come_later(tmp_p
             lambda: journal.record(outcome(2)),
             lambda: journal.attempt_failed(2, maybe_paid=False),
             journal.flush,
-            lambda: journal.add_part(PartRecord(0, 4, {}), 0, keep_rows=False),
+            lambda: journal.add_part(PartRecord(0, 4, {}, "stamp", "digest"), 0, keep_rows=False),
         ):
             with pytest.raises(sqlite3.OperationalError, match="no such table"):
                 later()
@@ -205,13 +205,16 @@ def test_a_parts_rows_leave_with_it_and_a_short_parts_outcomes_stay(tmp_path: Pa
         for index in range(9):
             await journal.begin_attempt(index)
             journal.record(outcome(index))
-        journal.add_part(PartRecord(0, 4, {"rows": 4}), 0, keep_rows=False)
+        journal.add_part(PartRecord(0, 4, {"rows": 4}, "stamp", "digest"), 0, keep_rows=False)
         assert list(journal.outcomes(0, 9)) == [4, 5, 6, 7, 8]
-        journal.add_part(PartRecord(1, 3, {"rows": 3}), 4, keep_rows=True)
+        journal.add_part(PartRecord(1, 3, {"rows": 3}, "stamp", "digest"), 4, keep_rows=True)
         assert list(journal.outcomes(0, 9)) == [4, 5, 6, 7, 8]
         assert [o.index for some in journal.open_outcomes() for o in some] == [7, 8]
         assert [o.index for o in view(tmp_path).outcomes] == [7, 8]
-        assert journal.parts() == {0: (0, 4, {"rows": 4}), 1: (1, 3, {"rows": 3})}
+        assert journal.parts() == {
+            0: (0, 4, {"rows": 4}, "stamp", "digest"),
+            1: (1, 3, {"rows": 3}, "stamp", "digest"),
+        }
         journal.drop_part(1)
         assert [o.index for some in journal.open_outcomes() for o in some] == [4, 5, 6, 7, 8]
 
@@ -226,7 +229,7 @@ def test_another_connection_reads_while_the_run_writes_and_delays_nothing(tmp_pa
         reader.execute("BEGIN")
         before = reader.execute("SELECT count(*) FROM outcomes").fetchone()
         journal.record(outcome(1))
-        journal.add_part(PartRecord(1, 4, {}), 4, keep_rows=False)
+        journal.add_part(PartRecord(1, 4, {}, "stamp", "digest"), 4, keep_rows=False)
         journal.flush()
         assert reader.execute("SELECT count(*) FROM outcomes").fetchone() == before
         reader.close()
@@ -244,7 +247,7 @@ def test_a_view_opens_folders_of_any_name_and_after_the_run_too(tmp_path: Path) 
         journal.write_manifest({"name": "n"})
 
     with_journal(folder, use)
-    assert view(folder) == JournalView({"journal_version": "1", "name": "n", "rows_per_part": "4"}, [], [], 0)
+    assert view(folder) == JournalView({"journal_version": "2", "name": "n", "rows_per_part": "4"}, [], [], 0)
 
 
 def test_a_view_of_what_is_no_run_folder_says_so(tmp_path: Path) -> None:
@@ -260,7 +263,7 @@ def test_a_journal_of_another_version_is_left_alone(tmp_path: Path) -> None:
         journal.write_manifest({"journal_version": "99"})
 
     with_journal(tmp_path, use)
-    with pytest.raises(RunFolderError, match="journal 99, here 1"):
+    with pytest.raises(RunFolderError, match="journal 99, here 2"):
         Journal(tmp_path)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 LAYERS: list[set[str]] = [
     {"records", "errors"},
-    {"failure_codes", "catalog", "tokens", "vision_tokens", "jobspec", "dataset", "totals"},
+    {"failure_codes", "catalog", "tokens", "vision_tokens", "jobspec", "dataset", "totals", "storage"},
     {"failures", "pricing", "model_rules"},
     {"media", "protocol", "response"},
     {"render"},

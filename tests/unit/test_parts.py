@@ -12,9 +12,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.parts import InputColumn, Layout, OpenRange, billed, found_part, result_name, write_part
+from pipeline.parts import (
+    InputColumn,
+    Layout,
+    OpenRange,
+    billed,
+    found_part,
+    part_name,
+    result_name,
+    write_part,
+)
 from pipeline.records import Completion, Failure, FailureKind, Outcome, Status, ToolCall, Usage
 from pipeline.response import AnswerCheck
+from pipeline.storage import LocalFiles
 from tests.support.rig import Rig, always, answer, outcome
 
 TOOL_CALLS = pa.list_(pa.struct([("id", pa.string()), ("name", pa.string()), ("arguments", pa.string())]))
@@ -68,7 +78,7 @@ SCHEMA: dict[str, Any] = {
 
 def layout(folder: Path, **more: Any) -> Layout:
     plain: dict[str, Any] = {
-        "folder": folder,
+        "results": LocalFiles(folder / "results"),
         "rows_per_part": 4,
         "inputs": (),
         "answer_fields": (),
@@ -84,12 +94,17 @@ def layout(folder: Path, **more: Any) -> Layout:
     return Layout(**(plain | more))
 
 
+def path(target: Layout, number: int) -> Path:
+    assert isinstance(target.results, LocalFiles)
+    return target.results.folder / part_name(number)
+
+
 def written(target: Layout, *outcomes: Outcome, number: int = 0) -> pa.Table:
     range_ = OpenRange(target, number, len(outcomes))
     for one in outcomes:
         range_.settle(one)
     write_part(range_, target)
-    return pq.read_table(target.path(number))
+    return pq.read_table(path(target, number))
 
 
 def columns(schema: pa.Schema) -> list[tuple[str, pa.DataType]]:
@@ -138,7 +153,7 @@ def test_a_part_has_the_contracts_columns_in_order_and_type_whatever_the_rows_ho
     target = layout(tmp_path, **more)
     table = written(target, outcome(0, Status.FAILED, attempts=0))
     assert columns(table.schema) == [*first, *BEFORE, *middle, *AFTER, *last]
-    file = pq.ParquetFile(target.path(0))
+    file = pq.ParquetFile(path(target, 0))
     group = file.metadata.row_group(0)
     assert {group.column(n).compression for n in range(group.num_columns)} == {"ZSTD"}
     assert json.loads(file.schema_arrow.metadata[b"promptmill"])["schema_version"] == 1
@@ -180,7 +195,7 @@ def test_an_answered_row_stands_in_its_columns(tmp_path: Path) -> None:
     )
     range_.settle(done)
     record = write_part(range_, target)
-    (row,) = pl.read_parquet(target.path(2)).to_dicts()
+    (row,) = pl.read_parquet(path(target, 2)).to_dicts()
     assert row.pop("started_at").isoformat() == "1970-01-01T00:00:01+00:00"
     assert row == {
         "text": "so good",
@@ -264,7 +279,7 @@ def test_rows_stand_in_input_order_whatever_the_order_they_settled_in(tmp_path: 
     settled = [range_.settle(outcome(index)) for index in (6, 4, 7, 5)]
     assert settled == [False, False, False, True]
     write_part(range_, target)
-    assert pq.read_table(target.path(1))["input_index"].to_pylist() == [4, 5, 6, 7]
+    assert pq.read_table(path(target, 1))["input_index"].to_pylist() == [4, 5, 6, 7]
 
 
 def test_a_second_outcome_of_a_row_is_never_taken(tmp_path: Path) -> None:
@@ -279,7 +294,7 @@ def test_a_part_replaces_its_own_earlier_file_and_leaves_nothing_else_behind(tmp
     written(target, outcome(0))
     table = written(target, outcome(0), outcome(1))
     assert table.num_rows == 2
-    assert [file.name for file in target.results.iterdir()] == ["part-00000.parquet"]
+    assert [file.name for file in (tmp_path / "results").iterdir()] == ["part-00000.parquet"]
 
 
 def test_a_part_tells_afterwards_whose_it_is(tmp_path: Path) -> None:
@@ -288,20 +303,20 @@ def test_a_part_tells_afterwards_whose_it_is(tmp_path: Path) -> None:
     range_.settle(outcome(12))
     range_.settle(outcome(13))
     record = write_part(range_, target)
-    assert found_part(target.path(3), target) == record
-    assert found_part(target.path(3), replace(target, fingerprint="another job's")) is None
+    assert found_part(part_name(3), target) == record
+    assert found_part(part_name(3), replace(target, fingerprint="another job's")) is None
 
 
 def test_what_is_not_a_whole_part_is_not_taken_for_one(tmp_path: Path) -> None:
     target = layout(tmp_path)
     written(target, *(outcome(n) for n in range(4)))
-    whole = target.path(0).read_bytes()
-    assert found_part(target.path(1), target) is None
+    whole = path(target, 0).read_bytes()
+    assert found_part(part_name(1), target) is None
     for size in (0, 1, len(whole) // 2, len(whole) - 1):
-        target.path(1).write_bytes(whole[:size])
-        assert found_part(target.path(1), target) is None
-    pq.write_table(pa.table({"a": [1]}), target.path(1))
-    assert found_part(target.path(1), target) is None
+        path(target, 1).write_bytes(whole[:size])
+        assert found_part(part_name(1), target) is None
+    pq.write_table(pa.table({"a": [1]}), path(target, 1))
+    assert found_part(part_name(1), target) is None
 
 
 def test_an_input_column_with_a_results_name_gets_a_suffix_until_it_is_free() -> None:

@@ -66,7 +66,7 @@ def test_a_part_that_was_renamed_but_not_recorded_is_taken_up(tmp_path: Path) ->
 def test_what_was_half_written_is_removed(tmp_path: Path) -> None:
     rig = Rig(folder=tmp_path)
     folder = opened(rig)
-    scratch = rig.layout().path(0).with_name("part-00000.parquet.tmp")
+    scratch = rig.part(0).with_name("part-00000.parquet.tmp")
     scratch.write_bytes(b"PAR1 and no more")
     assert folder.parts(rig.layout(), rig.rows) == {}
     assert not scratch.exists()
@@ -83,7 +83,7 @@ def test_a_short_part_that_more_rows_have_outgrown_is_opened_again_and_its_rows_
         whole, short = write(rig.layout(), 0, 4), write(rig.layout(), 1, 2)
         assert folder.parts(rig.layout(), 6) == {0: whole, 1: short}
         assert folder.parts(rig.layout(), 10) == {0: whole}
-        assert not rig.layout().path(1).exists()
+        assert not rig.part(1).exists()
         assert list(folder.journal.outcomes(4, 8)) == [4, 5]
         folder.release()
 
@@ -105,7 +105,7 @@ def test_a_part_that_is_gone_is_told_and_not_paid_for_again(tmp_path: Path) -> N
     folder = opened(rig)
     write(rig.layout(), 0, 4)
     folder.parts(rig.layout(), rig.rows)
-    rig.layout().path(0).unlink()
+    rig.part(0).unlink()
     with pytest.raises(RunFolderError, match="is missing, though the run finished it"):
         folder.parts(rig.layout(), rig.rows)
     folder.release()
@@ -115,9 +115,9 @@ def test_a_part_that_is_gone_is_told_and_not_paid_for_again(tmp_path: Path) -> N
 def test_a_part_that_is_not_ours_is_told_and_left_alone(tmp_path: Path, name: str) -> None:
     rig = Rig(folder=tmp_path, rows=8)
     folder = opened(rig)
-    stray = rig.layout().results / name
+    stray = rig.results.folder / name
     write(replace(rig.layout(), fingerprint="other work"), 0, 4)
-    rig.layout().path(0).rename(stray)
+    rig.part(0).rename(stray)
     with pytest.raises(RunFolderError, match="is not a part that this run wrote"):
         folder.parts(rig.layout(), rig.rows)
     assert stray.exists()
@@ -128,7 +128,7 @@ def test_our_own_part_under_another_number_is_not_taken_for_it(tmp_path: Path) -
     rig = Rig(folder=tmp_path, rows=8)
     folder = opened(rig)
     write(rig.layout(), 0, 4)
-    rig.layout().path(0).rename(rig.layout().path(1))
+    rig.part(0).rename(rig.part(1))
     with pytest.raises(RunFolderError, match=r"part-00001\.parquet is not a part"):
         folder.parts(rig.layout(), rig.rows)
     folder.release()
@@ -189,7 +189,7 @@ def test_the_totals_of_parts_add_up() -> None:
         "attempts": 2,
         "maybe_paid": 1,
     }
-    both = sum_parts([PartRecord(0, 2, totals), PartRecord(1, 2, totals)])
+    both = sum_parts([PartRecord(0, 2, totals, "", ""), PartRecord(1, 2, totals, "", "")])
     assert (both.rows, both.status["ok"], both.tokens["total_tokens"], both.maybe_paid) == (4, 4, 10, 2)
     assert str(both.cost) == "0.2"
 

@@ -436,7 +436,7 @@ def test_outcomes_that_were_not_kept_are_told_though_the_run_was_stopping(tmp_pa
 
 def test_a_part_that_cannot_be_written_ends_the_run_and_its_rows_are_kept(tmp_path: Path) -> None:
     rig = Rig(folder=tmp_path, rows=40)
-    blocked = rig.layout().path(1).with_name("part-00001.parquet.tmp")
+    blocked = rig.part(1).with_name("part-00001.parquet.tmp")
 
     async def script(row_id: str, nth: int) -> Reply:
         if row_id == "r0":

@@ -42,7 +42,7 @@ def write_run(folder: Path, *, cost: Decimal | None, live: Snapshot | None) -> N
     journal.write_manifest(
         {"name": "job", "rows": "8", "rows_per_part": "2", "live": json.dumps(live and as_json(live))}
     )
-    journal.add_part(PartRecord(0, 2, totals.to_json()), 0, keep_rows=False)
+    journal.add_part(PartRecord(0, 2, totals.to_json(), "", ""), 0, keep_rows=False)
 
     async def settle() -> None:
         await journal.begin_attempt(3)

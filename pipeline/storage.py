@@ -1,0 +1,112 @@
+"""Where whole files lie: a folder on this machine that takes a file entirely or not at all.
+
+Here is how bytes become a file that survives: temporary name, fsync, rename, fsync of the folder. What the bytes are (a part,
+run.json) is the callers' business. Everything that reaches the disk goes through `Disk`, four verbs that a test replaces by
+ones that fail or stop at the n-th call. SQLite looks after its own files.
+"""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Protocol
+
+SCRATCH_SUFFIX = ".tmp"
+PRIVATE_FILE = 0o600  # results and journals hold what people asked and were answered
+PRIVATE_FOLDER = 0o700
+
+
+class Storage(Protocol):
+    """A flat place for whole files. Every verb raises OSError where the place refuses.
+
+    A stamp tells whether a file is still the one that was put: as long as it is the same, so is the file.
+    """
+
+    @property
+    def where(self) -> str:
+        """The place as a user would name it, to read from or to put a file back."""
+
+    def put(self, name: str, data: memoryview) -> str:
+        """Make a file of these bytes, whole and durable, in place of one of that name; return its stamp."""
+
+    def stamps(self) -> dict[str, str]:
+        """The stamp of each file there is, by name; files that are being written are not among them."""
+
+    def read(self, name: str) -> bytes: ...
+
+    def remove(self, name: str) -> None: ...
+
+    def clear_scratch(self) -> None:
+        """Remove what a killed process left half-written."""
+
+
+class Disk:
+    """The four verbs by which files here change."""
+
+    def write(self, path: Path, data: memoryview) -> None:
+        """Make a new file that nobody else may read."""
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
+        with open(handle, "wb", buffering=0) as file:  # noqa: PTH123  (a handle)
+            while data:
+                data = data[file.write(data) :]
+
+    def sync(self, path: Path) -> None:
+        """Make a file's bytes, or a folder's names, survive the loss of power."""
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def rename(self, path: Path, to: Path) -> None:
+        path.replace(to)
+
+    def remove(self, path: Path) -> None:
+        path.unlink()
+
+
+class LocalFiles:
+    """A `Storage` in a folder of this machine, which must exist."""
+
+    def __init__(self, folder: Path, disk: Disk | None = None) -> None:
+        self.folder = folder
+        self._disk = disk or Disk()
+
+    @property
+    def where(self) -> str:
+        return str(self.folder)
+
+    def put(self, name: str, data: memoryview) -> str:
+        path = self.folder / name
+        scratch = path.with_name(name + SCRATCH_SUFFIX)
+        try:
+            self._disk.write(scratch, data)
+            self._disk.sync(scratch)
+            self._disk.rename(scratch, path)
+        except OSError:
+            with contextlib.suppress(OSError):  # where the disk is full, what was written of it is in the way
+                scratch.unlink()
+            raise
+        self._disk.sync(self.folder)
+        return _stamp(path.stat())
+
+    def stamps(self) -> dict[str, str]:
+        with os.scandir(self.folder) as entries:
+            return {
+                entry.name: _stamp(entry.stat())
+                for entry in entries
+                if entry.is_file() and not entry.name.endswith(SCRATCH_SUFFIX)
+            }
+
+    def read(self, name: str) -> bytes:
+        return (self.folder / name).read_bytes()
+
+    def remove(self, name: str) -> None:
+        self._disk.remove(self.folder / name)
+
+    def clear_scratch(self) -> None:
+        for scratch in self.folder.glob(f"*{SCRATCH_SUFFIX}"):
+            self._disk.remove(scratch)
+
+
+def _stamp(stat: os.stat_result) -> str:
+    return f"{stat.st_size}-{stat.st_mtime_ns}"
