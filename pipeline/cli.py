@@ -86,8 +86,18 @@ def cli() -> None:
     """Run prompt datasets as bulk chat requests and write the answers to Parquet: nothing lost, nothing paid twice."""
 
 
+class _RunCommand(click.Command):
+    """`run`, whose --retry-failed takes its value behind a `=` alone, so that the job may follow it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(
+            ctx, ["--retry-failed=failed" if one == "--retry-failed" else one for one in args]
+        )
+
+
 @cli.command(
     "run",
+    cls=_RunCommand,
     short_help="Run a job, or resume it: the same command goes on where it stopped.",
     epilog="""\b
 Examples:
@@ -95,6 +105,8 @@ Examples:
   promptmill run jobs/review-sentiment.toml --limit 100 --output runs/trial
   promptmill run jobs/review-sentiment.toml --set model.provider=dashscope --set model.name=qwen-plus
   promptmill run jobs/review-sentiment.toml --deadline 6h --quiet > summary.json
+  promptmill run jobs/review-sentiment.toml --retry-failed
+  promptmill run jobs/review-sentiment.toml --retry-failed=failed,truncated
 
 \b
 Exit codes: 0 done, 1 a bug or a full disk, 2 wrong job or input (nothing sent), 3 too many rows failed,
@@ -104,6 +116,12 @@ After 4, 6, 130 and 143 the same command goes on where it stopped.""",
 @_job_options
 @click.option(
     "--deadline", metavar="DURATION", help="Stop feeding after this long, such as 90s, 2h or 1h30m."
+)
+@click.option(
+    "--retry-failed",
+    metavar="[=STATUS,...]",
+    help="Ask rows that failed once more; or those that ended otherwise: failed, blocked, invalid, truncated. "
+    "The old outcome stays where the new one is no better.",
 )
 @click.option("--quiet", is_flag=True, help="Show no progress; the summary line on stdout stays.")
 def run(**options: Any) -> int:

@@ -11,29 +11,30 @@ import logging
 import sqlite3
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from itertools import islice
+from decimal import Decimal
 from typing import Any, NamedTuple, TextIO
 
 from pipeline import __version__
-from pipeline.dataset import DatasetScan
-from pipeline.errors import JobError
+from pipeline.answers import KnownAnswers, read_outcomes
 from pipeline.expectation import Expectation
-from pipeline.feeder import Feeder
+from pipeline.feeder import Again, Feeder
 from pipeline.jobspec import Target, key_variable
 from pipeline.limits import Limits, LocalGate
-from pipeline.parts import Layout, OpenRange, write_part
+from pipeline.opening import Opened, open_work
+from pipeline.parts import OpenRange, part_name, write_part
 from pipeline.placing import open_placing
-from pipeline.plan import Plan, scan_dataset
+from pipeline.plan import Plan
 from pipeline.progress import Counters, LimitsView, Meter, as_json, counting, shown
-from pipeline.records import Failure, Status
+from pipeline.records import Outcome, Priced, Status
 from pipeline.retry import Asker, RetrySpec
-from pipeline.run_folder import Identity, RunFolder, RunLog, StorageError, sum_parts
+from pipeline.run_folder import RunFolder, RunLog, StorageError, sum_parts
 from pipeline.runner import Runner
 from pipeline.servers import serving
 from pipeline.stopping import deadline_stops, signals_stop
+from pipeline.storage import Disk
 from pipeline.summary import RunSummary, Stop, ending
 from pipeline.totals import PartRecord, Totals
 from pipeline.transport import Core, Endpoint, Transport, open_transport
@@ -47,17 +48,18 @@ log = logging.getLogger("promptmill")
 # A row that waits to be tried again keeps its worker, though no slot: spare workers keep the slots busy.
 _WORKERS_PER_SLOT = 2
 _STATUS_EVERY_S = 2.0
-_PREFLIGHT_ROWS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """What the command line adds to the job. `deadline_s` counts from the start."""
+    """What the command line adds to the job. `deadline_s` counts from the start; rows that ended with a status in
+    `retry` are asked again."""
 
     limit: int | None
     deadline_s: float | None
     quiet: bool
     stderr: TextIO
+    retry: frozenset[Status] = frozenset()
 
 
 def run_job(
@@ -66,12 +68,14 @@ def run_job(
     *,
     now: Callable[[], datetime],
     connect: Callable[[Core, Endpoint], Transport] = open_transport,
+    disk: Disk | None = None,
 ) -> RunSummary:
-    """Run or resume a job to its end, or until it is stopped. `connect` opens the transport inside the run's loop.
+    """Run or resume a job to its end, or until it is stopped. `connect` opens the transport inside the run's loop, `disk` is
+    what the run folder's files are written with.
 
     Raises the errors of `errors.py`: RunFolderBusy before anything is read, DatasetError and JobError before anything is sent.
     """
-    folder = RunFolder(plan.job.output_path, started=now())
+    folder = RunFolder(plan.job.output_path, started=now(), disk=disk)
     try:
         with RunLog(folder.path):
             try:
@@ -92,49 +96,29 @@ class _Edge(NamedTuple):
 
 def _run_in(folder: RunFolder, plan: Plan, edge: _Edge) -> RunSummary:
     options = edge.options
-    identity = Identity(plan.job.identity(), plan.dataset.fingerprint())
-    folder.refuse_other_work(identity)
-    scan = _known_scan(folder, identity, options.limit)
-    if scan is None:
-        scan = scan_dataset(
-            plan,
-            limit=options.limit,
-            on_progress=None if options.quiet else counting(options.stderr, "looking the input over"),
-        )
-        _preflight(plan)
-    rows_per_part = int(
-        folder.journal.manifest().get(
-            "rows_per_part", plan.rows_per_part(scan, limited=options.limit is not None)
-        )
+    opened = open_work(
+        folder,
+        plan,
+        limit=options.limit,
+        on_progress=None if options.quiet else counting(options.stderr, "looking the input over"),
     )
-    layout = plan.layout(scan, folder.results, rows_per_part=rows_per_part, fingerprint=identity.fingerprint)
-    folder.journal.write_manifest(
-        {
-            **identity.to_manifest(),
-            "name": plan.job.file.name,
-            "rows": str(scan.rows),
-            "rows_per_part": str(rows_per_part),
-            "scan": json.dumps({"limit": options.limit, "rows": scan.rows, "columns": scan.columns}),
-        }
-    )
-    run = _Run(_Opened(folder, plan, scan.rows, layout), edge)
+    if opened.changed:
+        what = (
+            f"since the last run in {folder.path} changed: {', '.join(opened.changed)}. What is asked as before keeps its "
+            f"answer, all else is asked; {opened.kept:,} answers of before are kept, so that to change back costs nothing"
+        )
+        log.warning("%s", what)
+        if not options.quiet:
+            print(f"promptmill: {what}", file=options.stderr, flush=True)
     with asyncio.Runner(loop_factory=new_event_loop) as loop:
-        return loop.run(run.run())
-
-
-class _Opened(NamedTuple):
-    """A run folder that is this job's, and how its rows become part files."""
-
-    folder: RunFolder
-    plan: Plan
-    rows: int
-    layout: Layout
+        return loop.run(_Run(opened, edge).run())
 
 
 class _Run:
     """One run over an opened folder."""
 
-    def __init__(self, opened: _Opened, edge: _Edge) -> None:
+    def __init__(self, opened: Opened, edge: _Edge) -> None:
+        self._opened = opened
         self._folder = opened.folder
         self._plan = opened.plan
         self._options = edge.options
@@ -148,15 +132,16 @@ class _Run:
     async def run(self) -> RunSummary:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        maybe_paid = self._folder.journal.take_open_attempts()
         parts = self._folder.parts(self._layout, self._rows)
-        in_parts = sum(part.rows for part in parts.values())
+        again = Again(self._options.retry, self._open_again(parts), self._read_part)
+        done = parts.keys() - again.parts.keys()
+        in_parts = sum(parts[number].rows for number in done)
         counters = Counters(self._rows, self._totals(list(parts.values())), self._plan.costs)
         log.info("run %s: %d rows, %d of them settled, %d parts", self._run_id, self._rows, counters.totals.rows,
                  len(parts))  # fmt: skip
-        if maybe_paid:
+        if unsettled := self._opened.unsettled:
             log.warning("an earlier run ended with %d requests in flight: they are asked again and may be paid twice",
-                        maybe_paid)  # fmt: skip
+                        unsettled)  # fmt: skip
         self._write_run_file(counters.totals, None)
         stop = None
         if self._rows == 0 and not parts:
@@ -169,11 +154,25 @@ class _Run:
             # Collections triggered by allocation alone cost 15-40 % at 1,000 requests in flight (docs/performance.md).
             gc.set_threshold(50_000, 20, 100)
             async with serving(self._plan.job, self._plan.target, self._folder.path) as base_url:
-                stop = await self._ask_rows(base_url, counters, set(parts))
+                stop = await self._ask_rows(base_url, counters, done, again)
+        if counters.totals.rows == self._rows:
+            self._folder.journal.kept.forget_shared()
         summary = self._summary(counters, stop, loop.time() - began_s)
         self._write_run_file(counters.totals, summary)
         log.info("ended: %s", summary.exit_reason)
         return summary
+
+    def _read_part(self, number: int) -> list[Outcome]:
+        return read_outcomes(self._layout.results.read(part_name(number)))
+
+    def _open_again(self, parts: dict[int, PartRecord]) -> dict[int, PartRecord]:
+        """The parts to be written anew: with rows to be asked again, or where an earlier run was about to do so."""
+        begun = self._folder.journal.reopened()
+        return {
+            number: part
+            for number, part in parts.items()
+            if number in begun or not self._options.retry.isdisjoint(part.totals["status"])
+        }
 
     def _totals(self, parts: list[PartRecord]) -> Totals:
         """What earlier runs settled: the parts, and the rows kept in the journal whose part is still open."""
@@ -183,7 +182,9 @@ class _Run:
             totals.add(asked, self._plan.costs(asked))
         return totals
 
-    async def _ask_rows(self, base_url: str, counters: Counters, done: set[int]) -> Stop | None:
+    async def _ask_rows(
+        self, base_url: str, counters: Counters, done: Collection[int], again: Again
+    ) -> Stop | None:
         job, target = self._plan.job.file, self._plan.target
         # Asked to, the provider lets a request wait so long for its turn before it begins (X-DashScope-Wait-Timeout).
         queued_s = _number(target.headers, "x-dashscope-wait-timeout")
@@ -205,7 +206,7 @@ class _Run:
                 max_concurrency=target.max_concurrency,
             )
         )
-        feeder = Feeder(self._plan.dataset, self._rows, self._layout, self._folder.journal)
+        feeder = Feeder(self._plan.dataset, self._layout, self._folder.journal, counters, again)
         transport = self._connect(job.transport.core, endpoint)
         placing = open_placing(self._plan, base_url, endpoint, self._folder.path, self._now)
         asker = Asker(
@@ -235,6 +236,12 @@ class _Run:
             place=placing.place,
             look_again=placing.look_again,
             asker=asker,
+            known=KnownAnswers(
+                journal=self._folder.journal,
+                counters=counters,
+                dedupe=job.response.dedupe,
+                free=Priced(Decimal(0), self._layout.currency, self._layout.price_version),
+            ),
             journal=self._folder.journal,
             layout=self._layout,
             counters=counters,
@@ -282,6 +289,9 @@ class _Run:
             attempts=totals.attempts,
             maybe_paid=totals.maybe_paid + self._folder.journal.maybe_paid(),
             sent=counters.sent,
+            reused=counters.reused,
+            deduplicated=counters.deduplicated,
+            changed=self._opened.changed,
             streamed=self._plan.stream,
             elapsed_s=round(elapsed_s, 3),
             run_folder=str(self._folder.path),
@@ -325,32 +335,6 @@ def _view(gate: LocalGate, target: Target) -> LimitsView:
         tokens_per_minute=target.tokens_per_minute,
         cooling_s=0.0 if cooling is None else cooling - asyncio.get_running_loop().time(),
     )
-
-
-def _known_scan(folder: RunFolder, identity: Identity, limit: int | None) -> DatasetScan | None:
-    """What an earlier run saw of the same files, so that a resume need not read them all first."""
-    manifest = folder.journal.manifest()
-    if manifest.get("dataset") != identity.dataset or "scan" not in manifest:
-        return None
-    known = json.loads(manifest["scan"])
-    if known["limit"] != limit:
-        return None
-    return DatasetScan(rows=known["rows"], columns=known["columns"])
-
-
-def _preflight(plan: Plan) -> None:
-    """Refuse a job whose first rows all fail to render: no row of it would ever be sent."""
-    reasons = []
-    for row in islice(plan.dataset.rows(), _PREFLIGHT_ROWS):
-        prompt = plan.renderer.render(row)
-        if not isinstance(prompt, Failure):
-            return
-        reasons.append(prompt.message)
-    if reasons:
-        raise JobError(
-            f"none of the first {len(reasons)} rows becomes a prompt; the first: {reasons[0]}. "
-            "Nothing was sent. Try `promptmill check` on the job"
-        )
 
 
 @contextlib.asynccontextmanager

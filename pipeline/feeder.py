@@ -5,7 +5,7 @@ and journal stay small however many rows there are. Rows whose outcome the journ
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple
 
@@ -13,29 +13,48 @@ from pipeline.dataset import Dataset
 from pipeline.errors import DatasetError
 from pipeline.journal import Journal
 from pipeline.parts import Layout, OpenRange
-from pipeline.records import Outcome, Row
+from pipeline.progress import Counters
+from pipeline.records import Outcome, Row, Status
+from pipeline.totals import PartRecord, Totals
 
 MAX_OPEN_RANGES = 16
 
 
 class Fed(NamedTuple):
-    """A row to ask, and the open range it belongs to."""
+    """A row to ask, and the open range it belongs to. `old` is the outcome it has already, where it is asked again."""
 
     row: Row
     range: OpenRange
+    old: Outcome | None = None
+
+
+class Again(NamedTuple):
+    """What is asked again: rows whose status is among `statuses`, in any range, and `parts` that are to be written anew for it.
+
+    `read` gives the outcomes of a part that stands.
+    """
+
+    statuses: frozenset[Status]
+    parts: Mapping[int, PartRecord]
+    read: Callable[[int], list[Outcome]]
 
 
 class Feeder:
-    """Feeds rows [0, rows) of a dataset, but for those of ranges that have their part already.
+    """Feeds the first `counters.rows` rows of a dataset, but for those of ranges that have their part already.
 
     `on_full` is told of each range whose last outcome is in; `on_no_room` is called before rows wait for a range's end.
     """
 
-    def __init__(self, dataset: Dataset, rows: int, layout: Layout, journal: Journal) -> None:
+    def __init__(
+        self, dataset: Dataset, layout: Layout, journal: Journal, counters: Counters, again: Again
+    ) -> None:
         self._dataset = dataset
-        self._total = rows
+        self._total = counters.rows
         self._layout = layout
         self._journal = journal
+        self._counters = counters
+        self._again = again
+        self._old: dict[int, Outcome] = {}
         self._done: Collection[int] = frozenset()
         self._rows: Iterator[Row] = iter(())
         self._held: Row | None = None
@@ -85,7 +104,7 @@ class Feeder:
             range_.carry(row.index, row.columns)
             kept = self._kept.pop(row.index, None)
             if kept is None:
-                return Fed(row, range_)
+                return Fed(row, range_, self._old.pop(row.index, None))
             self.settle(kept, range_)
         return None
 
@@ -109,8 +128,22 @@ class Feeder:
         first = number * size
         range_ = OpenRange(self._layout, number, min(size, self._total - first))
         self._open[number] = range_
-        self._kept |= self._journal.outcomes(first, first + range_.size)
+        kept = self._journal.outcomes(first, first + range_.size)
+        if (part := self._again.parts.get(number)) is not None:
+            kept = self._part_opened_again(part, kept)
+        if old := {i: outcome for i, outcome in kept.items() if outcome.status in self._again.statuses}:
+            self._journal.ask_again(old)
+            self._counters.take_back(list(old.values()))
+            self._old |= old
+        self._kept |= {index: outcome for index, outcome in kept.items() if index not in old}
         return range_
+
+    def _part_opened_again(self, part: PartRecord, newer: dict[int, Outcome]) -> dict[int, Outcome]:
+        """The outcomes of a part that stands, which is to be written anew; those settled since win."""
+        outcomes = {outcome.index: outcome for outcome in self._again.read(part.number)} | newer
+        self._counters.replace(Totals.from_json(part.totals), list(outcomes.values()))
+        self._journal.reopen(part)
+        return outcomes
 
     def _check_whole(self) -> None:
         changed = self._dataset.changed()

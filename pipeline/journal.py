@@ -1,7 +1,8 @@
 """The journal: a SQLite file (WAL) in the run folder that survives the process at any moment.
 
-It owns the run lock, the manifest (what this folder is a run of), the attempts and outcomes of ranges that have no part
-file yet, and the list of parts. An attempt is committed before it is sent, an outcome when it comes; both in group
+It owns the manifest (what this folder is a run of), the attempts and outcomes of ranges that have no part file yet, the
+list of parts, and the answers that this folder paid for and no part holds: kept from before the job or dataset changed, or
+shared by identical prompts. An attempt is committed before it is sent, an outcome when it comes; both in group
 commits: what gathers within two milliseconds is one transaction. A part's rows leave in the transaction that records the part.
 
 What an attempt row means after a crash:
@@ -12,29 +13,28 @@ What an attempt row means after a crash:
                            failed attempts that may have been paid
     outcome                settled: never asked again
 
+A range whose part stands already may be open again, to have some rows asked again (`reopened`): its part stays in place, and
+counts, until another is renamed over it; outcomes here win over those in the part.
+
 Writes survive the death of the process (kill -9) once committed; they are not fsynced one by one.
 """
 
 import asyncio
-import fcntl
 import json
-import os
-import platform
+import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
-from pipeline.errors import RunFolderBusy, RunFolderError
+from pipeline.errors import RunFolderError
+from pipeline.kept import KEPT_SCHEMA, KeptAnswers, decode, encode
 from pipeline.records import Outcome
 from pipeline.totals import PartRecord
 
 JOURNAL_VERSION = 2
 FILE_NAME = "journal.sqlite"
-LOCK_NAME = "run.lock"
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS manifest (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -42,6 +42,8 @@ CREATE TABLE IF NOT EXISTS attempts (idx INTEGER PRIMARY KEY, open INTEGER NOT N
 CREATE TABLE IF NOT EXISTS outcomes (idx INTEGER PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS parts (number INTEGER PRIMARY KEY, rows INTEGER NOT NULL, totals TEXT NOT NULL,
     stamp TEXT NOT NULL, digest TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS reopened (number INTEGER PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS asked_again (idx INTEGER PRIMARY KEY, data BLOB NOT NULL);
 """
 _BEGIN_ATTEMPT = "INSERT INTO attempts VALUES (?, 1, 0) ON CONFLICT (idx) DO UPDATE SET open = 1"
 _END_ATTEMPT = "UPDATE attempts SET open = 0, maybe_paid = maybe_paid + ? WHERE idx = ?"
@@ -57,46 +59,9 @@ _IN_FLIGHT = f"SELECT coalesce(sum(open), 0) {_UNSETTLED}"
 _OUTCOMES_AT_ONCE = 1000
 # A transaction costs 50 us whatever it holds, as much as all else that is done for a row; no provider answers in 2 ms.
 _GATHER_S = 0.002
-_encode = msgspec.msgpack.Encoder(decimal_format="string").encode
-_decode = msgspec.msgpack.Decoder(Outcome).decode
-
-
-class RunLock:
-    """The lock of a run folder: held by the kernel for this process alone, so a dead holder never blocks."""
-
-    def __init__(self, folder: Path, *, note: str) -> None:
-        self._path = folder / LOCK_NAME
-        self._file = self._path.open("a+b", buffering=0)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._file.truncate(0)
-            self._file.write(f"pid {os.getpid()} on {platform.node()}, {note}\n".encode())
-        except BlockingIOError:
-            self._file.seek(0)
-            holder = self._file.read().decode(errors="replace").strip() or "another process"
-            self._file.close()
-            raise RunFolderBusy(
-                f"another run holds {folder}: {holder}. Watch it with `promptmill status {folder}`, or wait for its end"
-            ) from None
-        except OSError:
-            self._file.close()
-            raise
-
-    def release(self) -> None:
-        self._file.truncate(0)
-        self._file.close()
-
-
-def is_held(folder: Path) -> bool:
-    """Whether a living process holds the folder's lock."""
-    try:
-        with (folder / LOCK_NAME).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except BlockingIOError:
-        return True
-    return False
+# What a changed job left behind may be most of the file: given back once it is worth the rewriting.
+_WORTH_VACUUM_BYTES = 64 * 1024 * 1024
+log = logging.getLogger("promptmill")
 
 
 class Journal:
@@ -114,6 +79,7 @@ class Journal:
         self._begun: list[tuple[int]] = []
         self._failed: list[tuple[int, int]] = []
         self._recorded: list[tuple[int, bytes]] = []
+        self.kept = KeptAnswers(self._db)
         self._waiting: list[asyncio.Future[None]] = []
         self._scheduled = False
         self._broken: sqlite3.Error | None = None
@@ -122,7 +88,7 @@ class Journal:
         self._db.execute("PRAGMA page_size = 16384")  # outcomes are a kilobyte: fewer, larger pages cost less
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.executescript(_SCHEMA)
+        self._db.executescript(_SCHEMA + KEPT_SCHEMA)
         version = self.manifest().setdefault("journal_version", str(JOURNAL_VERSION))
         if version != str(JOURNAL_VERSION):
             raise RunFolderError(
@@ -159,7 +125,7 @@ class Journal:
     def record(self, outcome: Outcome) -> None:
         """Keep a row's outcome."""
         self._soon()
-        self._recorded.append((outcome.index, _encode(outcome)))
+        self._recorded.append((outcome.index, encode(outcome)))
 
     def _soon(self) -> None:
         if self._broken is not None:
@@ -182,6 +148,7 @@ class Journal:
                         self._db.executemany(_BEGIN_ATTEMPT, self._begun)
                     if self._recorded:
                         self._db.executemany("INSERT OR REPLACE INTO outcomes VALUES (?, ?)", self._recorded)
+                        self.kept.settle(index for index, _ in self._recorded)
             except sqlite3.Error as error:
                 # Nothing unrecorded may be sent, and nothing later may pretend to be kept.
                 self._broken = error
@@ -207,13 +174,13 @@ class Journal:
     def outcomes(self, first: int, end: int) -> dict[int, Outcome]:
         """The outcomes kept for rows [first, end) of a range that has no part yet."""
         rows = self._db.execute("SELECT idx, data FROM outcomes WHERE idx >= ? AND idx < ?", (first, end))
-        return {index: _decode(data) for index, data in rows}
+        return {index: decode(data) for index, data in rows}
 
     def open_outcomes(self) -> Iterator[list[Outcome]]:
         """All outcomes kept for rows that have no part, in input order, some at a time."""
         rows = self._db.execute(_OPEN_OUTCOMES)
         while some := rows.fetchmany(_OUTCOMES_AT_ONCE):
-            yield [_decode(data) for (data,) in some]
+            yield [decode(data) for (data,) in some]
 
     def parts(self) -> dict[int, PartRecord]:
         return {part.number: part for part in _parts(self._db)}
@@ -229,15 +196,65 @@ class Journal:
                 "INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?)",
                 (part.number, part.rows, json.dumps(part.totals), part.stamp, part.digest),
             )
-            for table in ("attempts",) if keep_rows else ("attempts", "outcomes"):
+            for table in ("attempts", "asked_again") + (() if keep_rows else ("outcomes",)):
                 self._db.execute(
-                    f"DELETE FROM {table} WHERE idx >= ? AND idx < ?",  # noqa: S608  (two fixed names)
+                    f"DELETE FROM {table} WHERE idx >= ? AND idx < ?",  # noqa: S608  (fixed names)
                     (first, first + part.rows),
                 )
+            self._db.execute("DELETE FROM reopened WHERE number = ?", (part.number,))
 
     def drop_part(self, number: int) -> None:
         with self._transaction():
             self._db.execute("DELETE FROM parts WHERE number = ?", (number,))
+
+    # Rows asked again
+
+    def reopened(self) -> set[int]:
+        """The parts that stand and are being written anew."""
+        return {number for (number,) in self._db.execute("SELECT number FROM reopened")}
+
+    def reopen(self, part: PartRecord) -> None:
+        """Note that a part's range is open again. What it may have paid for is counted here from now on: no column tells it."""
+        self.flush()
+        with self._transaction():
+            self._db.execute("INSERT OR IGNORE INTO reopened VALUES (?)", (part.number,))
+            self._count_maybe_paid(part.totals.get("maybe_paid", 0))
+            totals = json.dumps({**part.totals, "maybe_paid": 0})
+            self._db.execute("UPDATE parts SET totals = ? WHERE number = ?", (totals, part.number))
+
+    def ask_again(self, indexes: Iterable[int]) -> None:
+        """Take the outcomes of rows back, should they be here, until they have new ones or the next run opens the folder."""
+        self.flush()
+        with self._transaction():
+            rows = [(index,) for index in indexes]
+            self._db.executemany(
+                "INSERT OR REPLACE INTO asked_again SELECT * FROM outcomes WHERE idx = ?", rows
+            )
+            self._db.executemany("DELETE FROM outcomes WHERE idx = ?", rows)
+
+    # Answers that no part holds
+
+    def keep_part(self, part: PartRecord, first: int, outcomes: Iterable[Outcome]) -> None:
+        """Move a part's answers here, in one transaction; its file may then go."""
+        with self._transaction():
+            self.kept.keep(outcomes)
+            self._count_maybe_paid(part.totals.get("maybe_paid", 0))
+            self._db.execute("DELETE FROM outcomes WHERE idx >= ? AND idx < ?", (first, first + part.rows))
+            self._db.execute("DELETE FROM parts WHERE number = ?", (part.number,))
+            self._db.execute("DELETE FROM reopened WHERE number = ?", (part.number,))
+
+    def keep_outcomes(self) -> None:
+        """Keep the answers of all rows that have no part; after it no row is settled."""
+        while some := self._db.execute("SELECT data FROM outcomes LIMIT ?", (_OUTCOMES_AT_ONCE,)).fetchall():
+            outcomes = [decode(data) for (data,) in some]
+            with self._transaction():
+                self.kept.keep(outcomes)
+                self._count_maybe_paid(sum(outcome.maybe_paid for outcome in outcomes))
+                self._db.executemany("DELETE FROM outcomes WHERE idx = ?", [(o.index,) for o in outcomes])
+
+    def _count_maybe_paid(self, more: int) -> None:
+        count = int(self.manifest().get("maybe_paid", "0")) + more
+        self._db.execute("INSERT OR REPLACE INTO manifest VALUES ('maybe_paid', ?)", (str(count),))
 
     def maybe_paid(self) -> int:
         """How many requests for rows without outcome may have been paid: those of earlier runs and those still open."""
@@ -252,11 +269,28 @@ class Journal:
                 "INSERT OR REPLACE INTO manifest VALUES ('maybe_paid', ?)", (str(self.maybe_paid()),)
             )
             self._db.execute("DELETE FROM attempts")
+            # Rows that an earlier run began to ask again, and did not settle anew, have their old outcome.
+            self._db.execute("INSERT OR IGNORE INTO outcomes SELECT * FROM asked_again")
+            self._db.execute("DELETE FROM asked_again")
         return int(count)
 
     def close(self) -> None:
         self.commit()
-        self._db.close()
+        try:
+            self._give_back_space()
+        finally:
+            self._db.close()
+
+    def _give_back_space(self) -> None:
+        pages, free, page_bytes = (
+            self._db.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        if self._broken is None and free * page_bytes > _WORTH_VACUUM_BYTES and free > pages / 2:
+            try:
+                self._db.execute("VACUUM")
+            except sqlite3.Error as error:
+                log.warning("the journal is larger than it need be: %s", error)
 
     def _transaction(self) -> "_Transaction":
         return _Transaction(self._db)
@@ -302,7 +336,7 @@ def view(folder: Path) -> JournalView:
             return JournalView(
                 manifest=dict(db.execute("SELECT name, value FROM manifest")),
                 parts=list(_parts(db)),
-                outcomes=[_decode(data) for (data,) in db.execute(_OPEN_OUTCOMES)],
+                outcomes=[decode(data) for (data,) in db.execute(_OPEN_OUTCOMES)],
                 in_flight=db.execute(_IN_FLIGHT).fetchone()[0],
             )
     except sqlite3.Error as error:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.records import Completion, Failure, Outcome, Usage
+from pipeline.records import Completion, Failure, Outcome, Priced, Usage
 from pipeline.response import AnswerField
 from pipeline.storage import Storage
 from pipeline.totals import TOKEN_KINDS, Costs, PartRecord, Totals
@@ -22,7 +22,7 @@ from pipeline.totals import TOKEN_KINDS, Costs, PartRecord, Totals
 SCHEMA_VERSION = 1
 RESULTS = "results"
 DEFAULT_ROWS_PER_PART = 8192
-_METADATA_KEY = b"promptmill"
+METADATA_KEY = b"promptmill"
 _TOOL_CALLS = pa.list_(pa.struct([("id", pa.string()), ("name", pa.string()), ("arguments", pa.string())]))
 # Few distinct values: dictionary encoding pays. Elsewhere it costs time and memory for nothing.
 _ENUM_COLUMNS = [
@@ -177,9 +177,10 @@ def write_part(full: OpenRange, layout: Layout) -> PartRecord:
         "number": full.number,
         "rows": full.size,
         "totals": totals.to_json(),
+        "answer_fields": [field.name for field in layout.answer_fields],
         "fingerprint": layout.fingerprint,
     }
-    table = table.replace_schema_metadata({_METADATA_KEY: json.dumps(metadata)})
+    table = table.replace_schema_metadata({METADATA_KEY: json.dumps(metadata)})
     dictionary = [name for name in _ENUM_COLUMNS if name in table.column_names]
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", use_dictionary=dictionary)  # type: ignore[arg-type]  # the stub knows bool only
@@ -193,22 +194,22 @@ def digest(data: bytes | memoryview) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def found_part(name: str, layout: Layout) -> PartRecord | None:
-    """What a part file says of itself, or None where it is not a whole part of this work."""
+def found_part(results: Storage, name: str, fingerprint: str) -> PartRecord | None:
+    """What a part file says of itself, or None where it is not a whole part of the work of this fingerprint."""
     try:
-        data = layout.results.read(name)
+        data = results.read(name)
         described = pq.read_metadata(pa.BufferReader(data))
     except (OSError, pa.ArrowException):
         return None
-    text = (described.metadata or {}).get(_METADATA_KEY)
+    text = (described.metadata or {}).get(METADATA_KEY)
     if text is None:
         return None
     metadata = json.loads(text)
-    if metadata["schema_version"] != SCHEMA_VERSION or metadata["fingerprint"] != layout.fingerprint:
+    if metadata["schema_version"] != SCHEMA_VERSION or metadata["fingerprint"] != fingerprint:
         return None
     if described.num_rows != metadata["rows"]:
         return None
-    stamp = layout.results.stamps()[name]
+    stamp = results.stamps()[name]
     return PartRecord(metadata["number"], metadata["rows"], metadata["totals"], stamp, digest(data))
 
 
@@ -231,6 +232,7 @@ def billed(outcome: Outcome, name: str) -> int | None:
     return count
 
 
+_UNPRICED = Priced(None, None, None)
 _NO_COMPLETION = Completion(content=None, finish_reason=None, usage=Usage())
 
 
@@ -238,6 +240,10 @@ def _result_columns(outcomes: list[Outcome], costs: list[Decimal | None], layout
     answers = [o.completion or _NO_COMPLETION for o in outcomes]
     failures: list[Failure | None] = [o.failure for o in outcomes]
     asked = [o.completion is not None for o in outcomes]
+    # By which prices: those of the day it was paid, else today's; by none where the cost is unknown.
+    prices = [
+        a.usage.priced if cost is not None else _UNPRICED for a, cost in zip(answers, costs, strict=True)
+    ]
     values: dict[str, list[Any]] = {
         "row_id": [o.row_id for o in outcomes],
         "input_index": [o.index for o in outcomes],
@@ -253,8 +259,8 @@ def _result_columns(outcomes: list[Outcome], costs: list[Decimal | None], layout
         "choices": [a.choices for a in answers],
         "usage": [a.usage.raw for a in answers],
         "cost": costs,
-        "currency": [layout.currency if cost is not None else None for cost in costs],
-        "price_version": [layout.price_version if cost is not None else None for cost in costs],
+        "currency": [p.currency if p else layout.currency for p in prices],
+        "price_version": [p.price_version if p else layout.price_version for p in prices],
         "error_kind": [f and f.kind for f in failures],
         "error_code": [f and f.code for f in failures],
         "error_message": [f and f.message for f in failures],

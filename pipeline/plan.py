@@ -120,11 +120,22 @@ class Plan:
         return list(refused_params(self.target.model, self.params))
 
     def costs(self, outcomes: Sequence[Outcome]) -> list[Decimal | None]:
-        """What each outcome cost, all its paid answers together; None where that is unknown."""
-        if self.price is None:
-            return [None] * len(outcomes)
+        """What each outcome cost, all its paid answers together; None where that is unknown. What has its price keeps it."""
         nothing = Usage()
         usages = [o.completion.usage if o.completion else nothing for o in outcomes]
+        costs = self._prices(outcomes, usages)
+        for place, (outcome, usage) in enumerate(zip(outcomes, usages, strict=True)):
+            if usage.priced is not None:
+                costs[place] = usage.priced.cost
+            for earlier in outcome.earlier:
+                more = earlier.priced.cost if earlier.priced is not None else self._price(earlier)
+                so_far = costs[place]
+                costs[place] = None if so_far is None or more is None else so_far + more
+        return costs
+
+    def _prices(self, outcomes: Sequence[Outcome], usages: Sequence[Usage]) -> list[Decimal | None]:
+        if self.price is None:
+            return [None] * len(outcomes)
         reasoned = [o.completion is not None and bool(o.completion.reasoning_content) for o in outcomes]
         columns = pricing.Columns(
             [u.prompt_tokens for u in usages],
@@ -133,13 +144,12 @@ class Plan:
             [u.cache_write_tokens for u in usages],
             [bool(u.reasoning_tokens) or r for u, r in zip(usages, reasoned, strict=True)],
         )
-        costs = pricing.costs(self.price, columns)
-        for place, outcome in enumerate(outcomes):
-            for usage in outcome.earlier:
-                more = pricing.cost(self.price, usage, has_reasoning=bool(usage.reasoning_tokens))
-                so_far = costs[place]
-                costs[place] = None if so_far is None or more is None else so_far + more
-        return costs
+        return pricing.costs(self.price, columns)
+
+    def _price(self, usage: Usage) -> Decimal | None:
+        if self.price is None:
+            return None
+        return pricing.cost(self.price, usage, has_reasoning=bool(usage.reasoning_tokens))
 
     def wanted_columns(self) -> list[str] | None:
         """The input columns to carry along, or None for all that are not messages."""

@@ -36,6 +36,8 @@ class Counters:
     totals: Totals
     costs: Costs
     sent: int = 0
+    reused: int = 0
+    deduplicated: int = 0
     settled_now: int = 0
     retrying: int = 0
     failed_attempts: Counter[FailureKind] = field(default_factory=Counter)
@@ -53,6 +55,17 @@ class Counters:
         outcomes, self._unsummed = self._unsummed, []
         self.totals.add(outcomes, self.costs(outcomes))
         return self.totals
+
+    def replace(self, before: Totals, outcomes: list[Outcome]) -> None:
+        """Count a range as these outcomes instead of what it counted before."""
+        self.totals.subtract(before)
+        self.totals.add(outcomes, self.costs(outcomes))
+
+    def take_back(self, outcomes: list[Outcome]) -> None:
+        """Count these rows as open again."""
+        counted = Totals()
+        counted.add(outcomes, self.costs(outcomes))
+        self.totals.subtract(counted)
 
 
 class LimitsView(NamedTuple):

@@ -10,6 +10,7 @@ Records on the hot path are slotted and mutable: frozen ones cost five times as 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
@@ -125,11 +126,21 @@ class Response:
 
 
 @dataclass(slots=True)
+class Priced:
+    """What some usage cost by the prices of its day; a cost of None was unknown then, and stays so."""
+
+    cost: Decimal | None
+    currency: str | None
+    price_version: str | None
+
+
+@dataclass(slots=True)
 class Usage:
     """Token counts as billed by the provider; None is unknown, never 0.
 
     `cached_tokens` and `cache_write_tokens` are parts of `prompt_tokens`; `reasoning_tokens` is a part of
-    `completion_tokens`. `raw` is the provider's own usage object as JSON.
+    `completion_tokens`. `raw` is the provider's own usage object as JSON. `priced` is there where the cost is settled already: in
+    what was read back from a part, whose counts are those of all the row's paid answers.
     """
 
     prompt_tokens: int | None = None
@@ -139,6 +150,7 @@ class Usage:
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
     raw: str | None = None
+    priced: Priced | None = None
 
 
 @dataclass(slots=True)

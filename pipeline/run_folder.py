@@ -16,9 +16,10 @@ from types import TracebackType
 from typing import Any
 
 from pipeline.errors import PromptmillError, RunFolderError, SetupError
-from pipeline.journal import Journal, RunLock
+from pipeline.journal import Journal
 from pipeline.parts import RESULTS, Layout, found_part, is_part_name, part_name
-from pipeline.storage import PRIVATE_FOLDER, LocalFiles, Storage
+from pipeline.run_lock import RunLock
+from pipeline.storage import PRIVATE_FOLDER, Disk, LocalFiles, Storage
 from pipeline.totals import PartRecord, Totals
 
 RUN_FILE = "run.json"
@@ -46,23 +47,38 @@ class Identity:
     def to_manifest(self) -> dict[str, str]:
         return {"job": json.dumps(self.job, sort_keys=True), "dataset": self.dataset}
 
+    @classmethod
+    def from_manifest(cls, manifest: dict[str, str]) -> "Identity | None":
+        """What the folder was last a run of; None where it is new."""
+        return cls(json.loads(manifest["job"]), manifest["dataset"]) if "job" in manifest else None
+
     @property
     def fingerprint(self) -> str:
         return json.dumps([self.job, self.dataset], sort_keys=True)
+
+    def changes(self, before: "Identity") -> list[str]:
+        """What differs from an earlier identity, in the words of the job file."""
+        changed = [
+            name
+            for name in sorted(before.job.keys() | self.job.keys())
+            if before.job.get(name) != self.job.get(name)
+        ]
+        return changed if before.dataset == self.dataset else [*changed, "the dataset's files"]
 
 
 class RunFolder:
     """A run folder held by this process; `release` gives it back."""
 
-    def __init__(self, path: Path, *, started: datetime) -> None:
+    def __init__(self, path: Path, *, started: datetime, disk: Disk | None = None) -> None:
         self.path = path
+        self._disk = disk
         try:
             path.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
             self._lock = RunLock(path, note=f"started {started:%Y-%m-%d %H:%M:%S %Z}")
             with contextlib.ExitStack() as undo:
                 undo.callback(self._lock.release)
                 (path / RESULTS).mkdir(exist_ok=True, mode=PRIVATE_FOLDER)
-                self.results: Storage = LocalFiles(path / RESULTS)
+                self.results: Storage = LocalFiles(path / RESULTS, disk)
                 self.journal = Journal(path)
                 undo.pop_all()
         except FileExistsError as error:
@@ -73,82 +89,55 @@ class RunFolder:
                 "Make it writable, or set another output.path"
             ) from error
 
-    def refuse_other_work(self, identity: Identity) -> None:
-        """Raise RunFolderError where the folder holds results of another job or dataset, and say what differs."""
-        manifest = self.journal.manifest()
-        if "job" not in manifest:
-            return
-        before = json.loads(manifest["job"])
-        changed = [
-            name
-            for name in sorted(before.keys() | identity.job.keys())
-            if before.get(name) != identity.job.get(name)
-        ]
-        if manifest["dataset"] != identity.dataset:
-            changed.append("the dataset's files")
-        if changed:
-            raise RunFolderError(
-                f"{self.path} holds results of this job as it was before; since then changed: {', '.join(changed)}. "
-                "Results of different jobs are never mixed: give another output.path (or --output), or remove the folder"
-            )
+    def adopt_parts(self, results: Storage, fingerprint: str, rows_per_part: int) -> dict[int, PartRecord]:
+        """The parts of this work, with those that a killed run renamed and did not come to record.
 
-    def parts(self, layout: Layout, rows: int) -> dict[int, PartRecord]:
-        """The whole parts, after repairs. A short part that the dataset (or `--limit`) has outgrown is opened again."""
+        Raises RunFolderError for a file that only looks like one, and for a part that is gone.
+        """
         recorded = self.journal.parts()
-        results = layout.results
         results.clear_scratch()
         stamps = results.stamps()
         known = {part_name(number) for number in recorded}
         for name in sorted(name for name in stamps.keys() - known if is_part_name(name)):
-            found = found_part(name, layout)
+            found = found_part(results, name, fingerprint)
             if found is None or part_name(found.number) != name:
                 raise RunFolderError(
                     f"{results.where}/{name} is not a part that this run wrote. Move it elsewhere and run the same command again"
                 )
-            self.journal.add_part(
-                found, found.number * layout.rows_per_part, keep_rows=found.rows < layout.rows_per_part
-            )
+            self.journal.add_part(found, found.number * rows_per_part, keep_rows=found.rows < rows_per_part)
             recorded[found.number] = found
-        outgrown = []
         for number, part in recorded.items():
-            name = part_name(number)
-            expected = min(layout.rows_per_part, rows - number * layout.rows_per_part)
-            if name not in stamps:
+            if part_name(number) not in stamps:
                 raise RunFolderError(
-                    f"{results.where}/{name} is missing, though the run finished it. Put it back; or, to pay for its "
-                    f"{part.rows:,} rows again, give another output.path"
+                    f"{results.where}/{part_name(number)} is missing, though the run finished it. Put it back; or, to pay for "
+                    f"its {part.rows:,} rows again, give another output.path"
                 )
-            if expected > part.rows:
-                outgrown.append(number)
-            elif expected < part.rows:
-                raise RunFolderError(
-                    f"{results.where}/{name} has {part.rows:,} rows, more than this run asks for. "
-                    "Run without --limit, or with a larger one; results are never taken back"
-                )
-        self._same_columns(layout, recorded.keys() - outgrown)
-        for number in outgrown:
-            self.journal.drop_part(number)
-            results.remove(part_name(number))
-            del recorded[number]
         return recorded
 
-    def _same_columns(self, layout: Layout, parts: set[int]) -> None:
-        """All parts have the same input columns, or no reader could take them together."""
-        columns = [column.name for column in layout.inputs]
-        before = json.loads(self.journal.manifest().get("columns", "null"))
-        if parts and before is not None and before != columns:
-            changed = ", ".join(sorted(set(before) ^ set(columns))) or "their order"
-            raise RunFolderError(
-                f"the parts in {layout.results.where} were written while fewer rows were looked at, and their columns differ "
-                f"from those of this run: {changed}. Name output.columns and give another output.path"
-            )
-        self.journal.write_manifest({"columns": json.dumps(columns)})
+    def parts(self, layout: Layout, rows: int) -> dict[int, PartRecord]:
+        """The whole parts, after repairs. A short part that the dataset (or `--limit`) has outgrown is opened again."""
+        results = layout.results
+        recorded = self.adopt_parts(results, layout.fingerprint, layout.rows_per_part)
+        for number, part in list(recorded.items()):
+            expected = min(layout.rows_per_part, rows - number * layout.rows_per_part)
+            if expected > part.rows:
+                self.journal.drop_part(number)
+                results.remove(part_name(number))
+                del recorded[number]
+            elif expected < part.rows:
+                raise RunFolderError(
+                    f"{results.where}/{part_name(number)} has {part.rows:,} rows, more than this run asks for. "
+                    "Run without --limit, or with a larger one; results are never taken back"
+                )
+        return recorded
 
     def write_run_file(self, content: dict[str, Any]) -> None:
         """Replace run.json as a whole."""
         text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
         try:
-            LocalFiles(self.path).put(RUN_FILE, memoryview(text.encode("utf-8", "backslashreplace")))
+            LocalFiles(self.path, self._disk).put(
+                RUN_FILE, memoryview(text.encode("utf-8", "backslashreplace"))
+            )
         except OSError as error:
             raise StorageError(self.path, error) from error
 

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.answers import KnownAnswers, better
 from pipeline.errors import PromptmillError
 from pipeline.failures import POLICIES
 from pipeline.feeder import Fed, Feeder
@@ -39,9 +40,8 @@ log = logging.getLogger("promptmill")
 class Runner:
     """Runs the rows of one feeder. `renderer` makes a prompt of a row, `encode` a request of it.
 
-    `place` uploads a prompt's files first and gives it back with their addresses, `look_again`
-    has it ask anew whether they are still there; `key_hint` says what to do where the key is
-    refused.
+    `known` has the answers that need not be asked for. `place` uploads a prompt's files first and gives it back with their
+    addresses, `look_again` has it ask anew whether they are still there; `key_hint` says what to do where the key is refused.
     """
 
     feeder: Feeder
@@ -50,6 +50,7 @@ class Runner:
     place: Callable[[Prompt], Awaitable[Prompt | Failure]]
     look_again: Callable[[Sequence[Any]], None]
     asker: Asker
+    known: KnownAnswers
     journal: Journal
     layout: Layout
     counters: Counters
@@ -63,7 +64,7 @@ class Runner:
     _answered: bool = False
     _first_failure: Outcome | None = None
     _alike: int = 0
-    _held: list[tuple[Outcome, OpenRange]] = field(default_factory=list)
+    _held: list[tuple[Outcome, Fed]] = field(default_factory=list)
     _full: "asyncio.Queue[OpenRange | None]" = field(default_factory=asyncio.Queue)
     _error: BaseException | None = None
 
@@ -139,7 +140,7 @@ class Runner:
         assert me is not None  # noqa: S101  (workers are tasks)
         while (fed := await self.feeder.take()) is not None:
             self._tasks[me] = fed.row.index
-            outcome = await self._one(fed.row)
+            outcome = await self._one(fed)
             if isinstance(outcome, RunEnded):
                 failure = outcome.failure
                 hint = f" ({self.key_hint})" if failure.kind is FailureKind.AUTH and self.key_hint else ""
@@ -148,7 +149,8 @@ class Runner:
                 self._settled(outcome, fed)
             self._tasks[me] = -1
 
-    async def _one(self, row: Row) -> Outcome | RunEnded | None:
+    async def _one(self, fed: Fed) -> Outcome | RunEnded | None:
+        row = fed.row
         try:
             prompt = self.renderer.render(row)
             if isinstance(prompt, Failure):
@@ -157,21 +159,12 @@ class Runner:
                 request = self.encode(prompt)
             except EncodeError as error:
                 return self._unsent(row, self.renderer.not_encodable(row, error))
-            files = prompt.files
-            if files:
-                placed = await self.place(prompt)
-                if isinstance(placed, Failure):
-                    return (
-                        RunEnded(placed) if POLICIES[placed.kind].ends == "run" else self._unsent(row, placed)
-                    )
-                # The key stays that of the content, wherever it lies.
-                prompt, request, key = placed, self.encode(placed), request.key
-                request.key = key
-            outcome = await self.asker.ask(prompt, request, self._sending)
-            if prompt.files and isinstance(outcome, Outcome) and outcome.failure is not None:
-                self.look_again(
-                    files
-                )  # perhaps the provider has them no more: the next row asks before it relies on them
+            outcome: Outcome | RunEnded | None = await self.known.find(request, fed.old)
+            if outcome is None:
+                try:
+                    outcome = await self._ask(row, prompt, request)
+                finally:
+                    self.known.asked(request.key, outcome)
             return outcome
         except (PromptmillError, sqlite3.Error):
             raise
@@ -180,6 +173,22 @@ class Runner:
             where = traceback.extract_tb(error.__traceback__)[-1]
             message = f"{row.where}: {type(error).__name__} in {where.name}; run.log has the traceback. Please report it"
             return self._unsent(row, Failure(FailureKind.INTERNAL, "bug", message))
+
+    async def _ask(self, row: Row, prompt: Prompt, request: Request) -> Outcome | RunEnded | None:
+        """Upload what the prompt brings, and ask it."""
+        files = prompt.files
+        if files:
+            placed = await self.place(prompt)
+            if isinstance(placed, Failure):
+                return self._not_placed(row, placed)
+            # The key stays that of the content, wherever it lies.
+            prompt, request, key = placed, self.encode(placed), request.key
+            request.key = key
+        outcome = await self.asker.ask(prompt, request, self._sending)
+        if files and isinstance(outcome, Outcome) and outcome.failure is not None:
+            # Perhaps the provider has them no more: the next row asks before it relies on them.
+            self.look_again(files)
+        return outcome
 
     def _not_placed(self, row: Row, failure: Failure) -> Outcome | RunEnded:
         if POLICIES[failure.kind].ends == "run":
@@ -201,7 +210,7 @@ class Runner:
         """Keep an outcome; the first ones are held back while they all fail alike."""
         failure = outcome.failure
         if self._answered or (failure is not None and failure.kind is FailureKind.INVALID_INPUT):
-            self._keep(outcome, fed.range)
+            self._keep(outcome, fed)
             return
         first = self._first_failure
         if failure is None or outcome.status is not Status.FAILED or (first and not _alike(first, outcome)):
@@ -209,11 +218,11 @@ class Runner:
             if self.stopped is None:
                 self._begin_workers(self.workers - len(self._tasks))
             self._settle_held()
-            self._keep(outcome, fed.range)
+            self._keep(outcome, fed)
             return
         self._first_failure = first or outcome
         self._alike += 1
-        self._held.append((outcome, fed.range))
+        self._held.append((outcome, fed))
         self.journal.attempt_failed(outcome.index, maybe_paid=failure.maybe_paid)
         if self._alike >= ALIKE_LIMIT:
             code = 1 if failure.kind is FailureKind.INTERNAL else 4
@@ -223,16 +232,18 @@ class Runner:
     def _settle_held(self) -> None:
         """Let the held outcomes stand; also before rows wait for a range that would never be full without them."""
         held, self._held = self._held, []
-        for outcome, range_ in held:
-            self._keep(outcome, range_)
+        for outcome, fed in held:
+            self._keep(outcome, fed)
 
-    def _keep(self, outcome: Outcome, range_: OpenRange) -> None:
+    def _keep(self, outcome: Outcome, fed: Fed) -> None:
+        if fed.old is not None:
+            outcome = better(fed.old, outcome)
         self.journal.record(outcome)
         self.counters.settle(outcome)
         if outcome.failure is not None:
             log.info("row %d (%s): %s, %s: %s", outcome.index, outcome.row_id, outcome.status,
                      outcome.failure.code, outcome.failure.message)  # fmt: skip
-        self.feeder.settle(outcome, range_)
+        self.feeder.settle(outcome, fed.range)
 
     async def _write_parts(self) -> None:
         while (full := await self._full.get()) is not None:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from pipeline.journal import is_held, view
+from pipeline.journal import view
 from pipeline.progress import Snapshot, from_json
 from pipeline.run_folder import RUN_FILE, sum_parts
+from pipeline.run_lock import is_held
 from pipeline.totals import Totals
 
 

@@ -20,7 +20,9 @@ class RunSummary:
     """The one line of JSON on stdout. `rows` is the whole input; the totals cover the run folder, earlier runs included.
 
     `streamed` says why answers were streamed, null where they came whole.
-    `sent` counts the requests of this run alone. `cost` is null where any answer's price is unknown.
+    Of this run alone: `sent` counts requests, `reused` rows that took an answer of earlier work in this folder,
+    `deduplicated` rows that took the answer of an identical prompt; `changed` says what is new since the last run.
+    `cost` is null where any answer's price is unknown.
     """
 
     job: str
@@ -37,6 +39,9 @@ class RunSummary:
     attempts: int
     maybe_paid: int
     sent: int
+    reused: int
+    deduplicated: int
+    changed: list[str]
     streamed: str | None
     elapsed_s: float
     run_folder: str

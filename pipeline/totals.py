@@ -71,6 +71,22 @@ class Totals:
         self.attempts += other.attempts
         self.maybe_paid += other.maybe_paid
 
+    def subtract(self, other: "Totals") -> None:
+        """Take away what was added before."""
+        self.rows -= other.rows
+        for counts, less in (
+            (self.status, other.status),
+            (self.errors, other.errors),
+            (self.tokens, other.tokens),
+        ):
+            counts.subtract(less)
+            for name in [name for name, count in counts.items() if count == 0]:
+                del counts[name]
+        self.cost -= other.cost
+        self.unpriced -= other.unpriced
+        self.attempts -= other.attempts
+        self.maybe_paid -= other.maybe_paid
+
     @property
     def known_cost(self) -> Decimal | None:
         """The whole cost, or None where any answer's cost is unknown."""

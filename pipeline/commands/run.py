@@ -10,6 +10,7 @@ from pipeline.engine import RunOptions, run_job
 from pipeline.errors import JobError
 from pipeline.jobspec import seconds
 from pipeline.labels import label_lines
+from pipeline.records import Status
 
 
 def carry_out(
@@ -20,6 +21,7 @@ def carry_out(
     output_path: str | None,
     limit: int | None,
     deadline: str | None,
+    retry_failed: str | None,
     quiet: bool,
 ) -> int:
     """Run or resume a job; the summary goes to stdout, all else to stderr."""
@@ -30,7 +32,13 @@ def carry_out(
             deadline_s = seconds(deadline)
         except ValueError as error:
             raise JobError(f"--deadline: {error}") from None
-    options = RunOptions(limit=limit, deadline_s=deadline_s, quiet=quiet, stderr=sys.stderr)
+    options = RunOptions(
+        limit=limit,
+        deadline_s=deadline_s,
+        quiet=quiet,
+        stderr=sys.stderr,
+        retry=_statuses(retry_failed),
+    )
     summary = run_job(plan, options, now=now)
     click.echo(summary.to_json())  # first: whoever reads it gets it, whatever becomes of stderr
     if not quiet:
@@ -42,3 +50,13 @@ def carry_out(
             f"results: {summary.results}/*.parquet ({summary.done:,} of {summary.rows:,} rows)", err=True
         )
     return summary.exit_code
+
+
+def _statuses(text: str | None) -> frozenset[Status]:
+    """The statuses that --retry-failed names; any but ok, which nothing could better."""
+    known = [status for status in Status if status is not Status.OK]
+    names = [] if text is None else [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise JobError(f"--retry-failed takes {', '.join(known)}, separated by commas; found {name!r}")
+    return frozenset(map(Status, names))

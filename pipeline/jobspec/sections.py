@@ -138,6 +138,7 @@ class ResponseSection(Section):
     gold: str | None = None
     stream: bool = False
     on_invalid: Literal["retry", "keep"] = "retry"
+    dedupe: bool = False
 
     @model_validator(mode="after")
     def _one_shape(self) -> "ResponseSection":

@@ -322,15 +322,36 @@ def test_input_and_output_are_looked_for_where_the_command_is_typed(
     assert results(place.folder / "here" / "out")["row_id"].to_list() == ["a"]
 
 
-def test_another_job_never_writes_into_a_folder_that_has_results(
+def test_a_changed_job_says_what_changed_never_mixes_and_costs_nothing_once_it_is_taken_back(
     place: Workplace, provider: Provider
 ) -> None:
     place.point_at(provider)
-    assert place.run().code == 0
-    refused = place.run("--set", "params.max_tokens=5")
-    assert (refused.code, refused.stdout) == (2, "")
-    assert "since then changed: params" in refused.stderr
-    assert provider.ledger.received == 40
+    first = place.run()
+    changed = place.run("--set", "params.max_tokens=5")
+    assert "changed: params. What is asked as before keeps its answer, all else is asked" in changed.stderr
+    assert (changed.code, changed.summary["changed"], changed.summary["sent"]) == (0, ["params"], 40)
+    assert set(results(place.out)["run_id"]) == {changed.summary["run_id"]}
+    back = place.run()
+    assert (back.code, back.summary["sent"], back.summary["reused"]) == (0, 0, 40)
+    assert set(results(place.out)["run_id"]) == {first.summary["run_id"]}
+    assert provider.ledger.received == 80
+
+
+def test_failed_rows_are_asked_again_by_name_alone(place: Workplace) -> None:
+    with serving(Settings(faults={FaultKind("blocked"): 0.2}, seed=1)) as provider:
+        place.point_at(provider)
+        first = place.run()
+        blocked = first.summary["status"]["blocked"]
+        assert 0 < blocked < 40
+        assert place.run("--retry-failed").summary["sent"] == 0
+        again = place.run("--retry-failed=blocked")
+    assert again.summary["sent"] == blocked
+    wrong = place.run("--retry-failed=ok")
+    assert (wrong.code, wrong.stdout) == (2, "")
+    assert (
+        "--retry-failed takes truncated, blocked, invalid, failed, separated by commas; found 'ok'"
+        in wrong.stderr
+    )
 
 
 def test_under_faults_of_every_kind_each_row_ends_with_one_outcome_and_the_ledger_agrees(

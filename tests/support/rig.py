@@ -18,17 +18,18 @@ from typing import Any, NamedTuple
 import polars as pl
 import pyarrow as pa
 
+from pipeline.answers import KnownAnswers, read_outcomes
 from pipeline.dataset import Dataset, open_dataset
 from pipeline.expectation import Expectation
 from pipeline.failures import Dialect
-from pipeline.feeder import Feeder
+from pipeline.feeder import Again, Feeder
 from pipeline.jobspec import PromptSection
 from pipeline.journal import Journal
 from pipeline.limits import Limits, LocalGate
 from pipeline.parts import RESULTS, InputColumn, Layout, part_name
 from pipeline.progress import Counters
 from pipeline.protocol import compatible
-from pipeline.records import Failure, FailureKind, Outcome, Prompt, Request, Response, Row, Status
+from pipeline.records import Failure, FailureKind, Outcome, Priced, Prompt, Request, Response, Row, Status
 from pipeline.render import Renderer
 from pipeline.response import AnswerCheck
 from pipeline.retry import Asker, RetrySpec
@@ -147,6 +148,8 @@ class Rig:
     max_attempts: int = 6
     row_deadline_s: float = 600.0
     repair: bool = True
+    dedupe: bool = False
+    retry: frozenset[Status] = frozenset()
     requests_per_minute: float | None = None
     max_concurrency: int = 100
     journal: Callable[[Path], Journal] = Journal
@@ -228,7 +231,8 @@ class Rig:
         counters = Counters(self.rows, sum_parts(list(parts.values())), self.costs)
         for kept in journal.open_outcomes():
             counters.totals.add(kept, self.costs(kept))
-        feeder = Feeder(self.dataset(), self.rows, layout, journal)
+        to_open = self.to_open(journal, parts)
+        feeder = self.feeder(journal, counters, to_open)
         renderer = Renderer(PromptSection(user="Say: {{ text }}"), {"temperature": 0}, row_id)
         loop = asyncio.get_running_loop()
         limits = Limits(
@@ -263,6 +267,12 @@ class Rig:
             renderer=renderer,
             encode=encode,
             asker=asker,
+            known=KnownAnswers(
+                journal=journal,
+                counters=counters,
+                dedupe=self.dedupe,
+                free=Priced(Decimal(0), "CNY", "today"),
+            ),
             journal=journal,
             layout=layout,
             counters=counters,
@@ -270,8 +280,17 @@ class Rig:
             row_id=row_id,
             run_id="this-run",
         )
-        feeder.start(set(parts))
+        feeder.start(parts.keys() - to_open.keys())
         return Ran(runner, counters, 0, asker)
+
+    def to_open(self, journal: Journal, parts: dict[int, PartRecord]) -> dict[int, PartRecord]:
+        """The parts that are to be written anew, as the engine finds them."""
+        begun = journal.reopened()
+        return {n: p for n, p in parts.items() if n in begun or not self.retry.isdisjoint(p.totals["status"])}
+
+    def feeder(self, journal: Journal, counters: Counters, to_open: dict[int, PartRecord]) -> Feeder:
+        read = lambda number: read_outcomes(self.results.read(part_name(number)))  # noqa: E731
+        return Feeder(self.dataset(), self.layout(), journal, counters, Again(self.retry, to_open, read))
 
     def frame(self) -> pl.DataFrame:
         """All parts there are, read as a user reads them, at any moment."""

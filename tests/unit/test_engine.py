@@ -1,62 +1,15 @@
 """A whole run over a job file with a transport of the test's: what is claimed, counted and summed up."""
 
-import io
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
 
-from pipeline.engine import RunOptions, run_job
-from pipeline.errors import JobError, RunFolderError
-from pipeline.jobspec import load_job, resolve_target
-from pipeline.plan import make_plan
-from pipeline.summary import RunSummary
-from pipeline.transport import Endpoint
+from pipeline.errors import JobError
 from tests.support.rig import FakeTransport, Reply, always, answer, refusal
-
-JOB = """
-name = "j"
-[input]
-path = "rows.jsonl"
-[prompt]
-user = "Say: {{ text }}"
-[model]
-provider = "compatible"
-name = "m"
-base_url = "http://127.0.0.1:9/v1"
-[output]
-path = "out"
-rows_per_part = 4
-"""
-
-
-def write_rows(folder: Path, *rows: dict[str, Any]) -> None:
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def texts(count: int) -> list[dict[str, Any]]:
-    return [{"text": f"t{n}"} for n in range(count)]
-
-
-def run(folder: Path, transport: FakeTransport, *overrides: str, limit: int | None = None) -> RunSummary:
-    path = folder / "job.toml"
-    path.write_text(JOB)
-    job = load_job(path, overrides=overrides, env={}, now=datetime.now(UTC))
-    options = RunOptions(limit=limit, deadline_s=None, quiet=True, stderr=io.StringIO())
-
-    def connect(core: object, endpoint: Endpoint) -> FakeTransport:
-        assert endpoint.url == "http://127.0.0.1:9/v1/chat/completions"
-        return transport
-
-    return run_job(make_plan(job, resolve_target(job, env={})), options, now=now, connect=connect)
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
+from tests.support.whole_runs import run, texts, write_rows
 
 
 def first_answers(count: int, then: Callable[[], Reply]) -> FakeTransport:
@@ -124,9 +77,9 @@ def test_columns_that_only_later_rows_have_never_make_parts_that_cannot_be_read_
     write_rows(tmp_path, *texts(6), {"text": "t6", "late": "x"})
     assert run(tmp_path, always(answer()), limit=2).done == 2
     assert run(tmp_path, always(answer()), limit=6).done == 6
-    with pytest.raises(RunFolderError, match="differ from those of this run: late"):
-        run(tmp_path, always(answer()))
-    assert pl.read_parquet(tmp_path / "out" / "results").height == 6
+    wider = run(tmp_path, always(answer()))
+    assert (wider.changed, wider.reused, wider.sent) == (["the input's columns"], 6, 1)
+    assert pl.read_parquet(tmp_path / "out" / "results")["late"].to_list() == [*[None] * 6, "x"]
     write_rows(tmp_path, *texts(3), {"text": "t3", "late": "x"})
     trial = run(tmp_path, always(answer()), "output.path='trial'", limit=2)
     whole = run(tmp_path, always(answer()), "output.path='trial'")

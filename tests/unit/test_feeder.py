@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import DatasetError
-from pipeline.feeder import MAX_OPEN_RANGES, Fed, Feeder
+from pipeline.feeder import MAX_OPEN_RANGES, Fed
 from pipeline.journal import Journal
 from pipeline.parts import OpenRange
+from pipeline.progress import Counters
+from pipeline.totals import Totals
 from tests.support.clock import run_virtual
 from tests.support.rig import Rig, outcome
 
@@ -22,7 +24,7 @@ class Feeding:
         for index in kept:
             self.journal.record(outcome(index))
         self.journal.flush()
-        self.feeder = Feeder(rig.dataset(), rig.rows, rig.layout(), self.journal)
+        self.feeder = rig.feeder(self.journal, Counters(rig.rows, Totals(), rig.costs), {})
         self.full: list[OpenRange] = []
         self.feeder.on_full = self.full.append
         self.feeder.start(done or set())

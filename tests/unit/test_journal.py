@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import RunFolderBusy, RunFolderError
-from pipeline.journal import FILE_NAME, Journal, JournalView, RunLock, is_held, view
+from pipeline.journal import FILE_NAME, Journal, JournalView, view
 from pipeline.records import (
     Completion,
     Failure,
@@ -19,6 +19,7 @@ from pipeline.records import (
     ToolCall,
     Usage,
 )
+from pipeline.run_lock import RunLock, is_held
 from pipeline.totals import PartRecord
 from tests.support.clock import run_virtual
 from tests.support.rig import outcome

@@ -11,9 +11,21 @@ LAYERS: list[set[str]] = [
     {"failures", "pricing", "model_rules"},
     {"media", "protocol", "response"},
     {"render"},
-    {"transport", "limits", "expectation", "journal", "parts", "progress", "children", "summary", "uploads"},
-    {"retry", "run_folder", "feeder", "plan", "llama_server", "stopping"},
-    {"servers", "placing"},
+    {
+        "transport",
+        "limits",
+        "expectation",
+        "kept",
+        "journal",
+        "run_lock",
+        "parts",
+        "progress",
+        "children",
+        "summary",
+        "uploads",
+    },
+    {"retry", "run_folder", "answers", "feeder", "plan", "llama_server", "stopping"},
+    {"servers", "placing", "opening"},
     {"runner"},
     {"engine", "check", "export", "status", "labels", "simulator"},
     {"commands"},
@@ -23,6 +35,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Modules of one level that may use each other, lower first, with the reason.
 WITHIN_LEVEL = {
     ("vision_tokens", "tokens"),  # what is written around pictures and tools is text
+    ("journal", "kept"),  # tables of one file, in transactions of one owner
     ("jobspec", "catalog"),  # a job's target is looked up in the catalogue
 }
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -303,20 +302,20 @@ def test_a_part_tells_afterwards_whose_it_is(tmp_path: Path) -> None:
     range_.settle(outcome(12))
     range_.settle(outcome(13))
     record = write_part(range_, target)
-    assert found_part(part_name(3), target) == record
-    assert found_part(part_name(3), replace(target, fingerprint="another job's")) is None
+    assert found_part(target.results, part_name(3), target.fingerprint) == record
+    assert found_part(target.results, part_name(3), "another job's") is None
 
 
 def test_what_is_not_a_whole_part_is_not_taken_for_one(tmp_path: Path) -> None:
     target = layout(tmp_path)
     written(target, *(outcome(n) for n in range(4)))
     whole = path(target, 0).read_bytes()
-    assert found_part(part_name(1), target) is None
+    assert found_part(target.results, part_name(1), target.fingerprint) is None
     for size in (0, 1, len(whole) // 2, len(whole) - 1):
         path(target, 1).write_bytes(whole[:size])
-        assert found_part(part_name(1), target) is None
+        assert found_part(target.results, part_name(1), target.fingerprint) is None
     pq.write_table(pa.table({"a": [1]}), path(target, 1))
-    assert found_part(part_name(1), target) is None
+    assert found_part(target.results, part_name(1), target.fingerprint) is None
 
 
 def test_an_input_column_with_a_results_name_gets_a_suffix_until_it_is_free() -> None:

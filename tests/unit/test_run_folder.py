@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import RunFolderBusy, RunFolderError, SetupError
 from pipeline.journal import FILE_NAME
-from pipeline.parts import InputColumn, Layout, OpenRange, write_part
+from pipeline.parts import Layout, OpenRange, write_part
 from pipeline.run_folder import RUN_FILE, Identity, RunFolder, RunLog, StorageError, sum_parts
 from pipeline.totals import PartRecord
 from tests.support.clock import run_virtual
@@ -33,20 +33,21 @@ async def keep(folder: RunFolder, *indexes: int) -> None:
     folder.journal.flush()
 
 
-def test_a_folder_is_recognised_as_this_jobs_and_refused_to_another_with_what_differs(tmp_path: Path) -> None:
+def test_a_folder_says_what_it_was_last_a_run_of_and_what_changed_since(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, started=NOW)
+    assert Identity.from_manifest(folder.journal.manifest()) is None
     ours = Identity({"params": "1", "prompt": "2"}, "dataset")
-    folder.refuse_other_work(ours)
     folder.journal.write_manifest(ours.to_manifest())
-    folder.refuse_other_work(ours)
-    for other, said in (
-        (Identity({"params": "9", "prompt": "2"}, "dataset"), "since then changed: params"),
-        (Identity({"params": "1", "prompt": "2", "new": "3"}, "dataset"), "since then changed: new"),
-        (Identity({"params": "1", "prompt": "2"}, "other"), "since then changed: the dataset's files"),
-    ):
-        with pytest.raises(RunFolderError, match=said):
-            folder.refuse_other_work(other)
+    before = Identity.from_manifest(folder.journal.manifest())
     folder.release()
+    assert before == ours
+    assert ours.changes(before) == []
+    for other, said in (
+        (Identity({"params": "9", "prompt": "2"}, "dataset"), ["params"]),
+        (Identity({"params": "1", "prompt": "2", "new": "3"}, "dataset"), ["new"]),
+        (Identity({"params": "1", "prompt": "7"}, "other"), ["prompt", "the dataset's files"]),
+    ):
+        assert other.changes(before) == said
 
 
 def test_a_part_that_was_renamed_but_not_recorded_is_taken_up(tmp_path: Path) -> None:
@@ -131,19 +132,6 @@ def test_our_own_part_under_another_number_is_not_taken_for_it(tmp_path: Path) -
     rig.part(0).rename(rig.part(1))
     with pytest.raises(RunFolderError, match=r"part-00001\.parquet is not a part"):
         folder.parts(rig.layout(), rig.rows)
-    folder.release()
-
-
-def test_parts_of_one_folder_never_differ_in_their_columns(tmp_path: Path) -> None:
-    rig = Rig(folder=tmp_path, rows=8)
-    folder, layout = opened(rig), rig.layout()
-    more = replace(layout, inputs=(*layout.inputs, InputColumn("later", "later", layout.inputs[0].type)))
-    assert folder.parts(layout, 8) == {}
-    assert folder.parts(more, 8) == {}
-    write(layout, 0, 4)
-    folder.parts(more, 8)
-    with pytest.raises(RunFolderError, match="their columns differ from those of this run: later"):
-        folder.parts(layout, 8)
     folder.release()
 
 

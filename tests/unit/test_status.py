@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import RunFolderError
-from pipeline.journal import Journal, RunLock
+from pipeline.journal import Journal
 from pipeline.progress import LimitsView, Snapshot, as_json
 from pipeline.records import Completion, Outcome, Status, Usage
+from pipeline.run_lock import RunLock
 from pipeline.status import RunStatus, read_status
 from pipeline.totals import PartRecord, Totals
 
