@@ -247,6 +247,8 @@ class Runner:
 
     async def _write_parts(self) -> None:
         while (full := await self._full.get()) is not None:
+            # What the journal holds of a part being written anew wins over the part, so it must not be behind it.
+            self.journal.flush()
             try:
                 record = await asyncio.to_thread(write_part, full, self.layout)
             except OSError as error:

@@ -7,7 +7,7 @@ writing of a part, which another thread does, the copies are made from the one j
 import asyncio
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +17,10 @@ import polars as pl
 import pytest
 
 from pipeline.journal import FILE_NAME, Journal
+from pipeline.records import Status
 from pipeline.totals import PartRecord
 from tests.support.clock import run_virtual
-from tests.support.rig import FakeTransport, Reply, Rig, answer, lost
+from tests.support.rig import FakeTransport, Reply, Rig, answer, lost, refusal
 
 COLUMNS = "coalesce(sum(open), 0), coalesce(sum(open + maybe_paid), 0)"
 UNSETTLED = "FROM attempts WHERE idx NOT IN (SELECT idx FROM outcomes)"
@@ -77,9 +78,20 @@ def filmed(camera: Camera) -> Callable[[Path], Journal]:
                 camera.shoot("after commit")
 
         def add_part(self, part: PartRecord, first: int, *, keep_rows: bool) -> None:
-            camera.shoot_part(part.number)
+            if part.number in self.reopened():  # until the rename the old part stood there
+                camera.shoot("renamed")
+            else:
+                camera.shoot_part(part.number)
             super().add_part(part, first, keep_rows=keep_rows)
             camera.shoot("part recorded")
+
+        def reopen(self, part: PartRecord) -> None:
+            super().reopen(part)
+            camera.shoot("reopened")
+
+        def ask_again(self, indexes: Iterable[int]) -> None:
+            super().ask_again(indexes)
+            camera.shoot("taken back")
 
         def drop_part(self, number: int) -> None:
             super().drop_part(number)
@@ -194,3 +206,44 @@ def test_a_run_killed_again_and_again_while_it_resumes_still_counts_each_lost_re
     with closing(sqlite3.connect(rig.out / FILE_NAME)) as db:
         (total,) = db.execute("SELECT value FROM manifest WHERE name = 'maybe_paid'").fetchone()
     assert 0 < int(total) == counted
+
+
+def test_a_retry_killed_at_any_instant_keeps_what_it_was_answered_and_every_row_its_outcome(
+    tmp_path: Path,
+) -> None:
+    rig = Rig(folder=tmp_path, rows=10, workers=3)
+    rig.write_rows()
+    bad = {"r1", "r2", "r5", "r9"}
+
+    async def first(row_id: str, nth: int) -> Reply:
+        return refusal(400) if row_id in bad else answer("good")
+
+    run_virtual(rig.run(FakeTransport(first)))
+    camera = Camera(rig, tmp_path / "shots", answers(Random(7), 0.3), [])
+    run_virtual(replace(rig, retry=frozenset([Status.FAILED]), journal=filmed(camera)).run(camera.transport))
+    assert camera.transport.asked.keys() == bad
+    scratch = tmp_path / "again"
+    for instant in camera.instants:
+        answered = answered_on_disk(instant.out)
+        scratch.mkdir()
+        shutil.copy2(rig.write_rows(), scratch / "rows.jsonl")
+        shutil.copytree(instant.out, scratch / "run")
+        transport = FakeTransport(ask_again)
+        after = Rig(folder=scratch, rows=10, workers=3)
+        assert after.whole(), instant.name
+        ran = run_virtual(after.run(transport))
+        assert not transport.asked, instant.name
+        assert after.whole(), instant.name
+        assert answered_on_disk(after.out) == answered, instant.name
+        assert ran.counters.totals.status["ok"] == len(answered), instant.name
+        shutil.rmtree(scratch)
+    assert answered_on_disk(camera.instants[-1].out) == {f"r{n}" for n in range(10)}
+
+
+def answered_on_disk(out: Path) -> set[str]:
+    """The rows that have an answer: in a part, or in the journal since."""
+    with closing(Journal(out)) as journal:
+        rows = {o.row_id for o in journal.outcomes(0, 1000).values() if o.status is Status.OK}
+    for path in (out / "results").glob("*.parquet"):
+        rows |= set(pl.read_parquet(path).filter(status="ok")["row_id"])
+    return rows
