@@ -8,7 +8,6 @@ Prints one table, which `make bench` writes into docs/performance.md. Takes abou
 
 import argparse
 import asyncio
-import io
 import json
 import os
 import subprocess
@@ -22,7 +21,17 @@ import orjson
 import uvloop
 
 from benchmarks.ours import read_plan, write_job
-from benchmarks.support import ANSWER, CLIENT_CORE, SERVER_CORE, child, peak_mib, pin, table, write_reviews
+from benchmarks.support import (
+    ANSWER,
+    CLIENT_CORE,
+    SERVER_CORE,
+    child,
+    peak_mib,
+    pin,
+    silence,
+    table,
+    write_reviews,
+)
 from pipeline.commands.job import now
 from pipeline.engine import RunOptions, run_job
 from pipeline.simulator.server import running
@@ -94,7 +103,7 @@ async def _serve() -> None:
 
 def _run(job: Path) -> tuple[int, float, float]:
     """Rows, CPU seconds and peak MiB of one job in this process."""
-    options = RunOptions(limit=None, deadline_s=None, quiet=True, stderr=io.StringIO())
+    options = RunOptions(limit=None, deadline_s=None, notes=silence())
     cpu_s = time.process_time()
     summary = run_job(read_plan(job), options, now=now)
     assert summary.exit_code == 0 and summary.status["ok"] == summary.rows, summary

@@ -6,14 +6,24 @@ Limits are set but far away, prices are known, answers are checked against label
 """
 
 import argparse
-import io
 import json
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.support import CLIENT_CORE, KEY, MODEL, SYSTEM, USER, Spent, peak_mib, pin, yardstick_us
+from benchmarks.support import (
+    CLIENT_CORE,
+    KEY,
+    MODEL,
+    SYSTEM,
+    USER,
+    Spent,
+    peak_mib,
+    pin,
+    silence,
+    yardstick_us,
+)
 from pipeline.commands.job import now
 from pipeline.engine import RunOptions, run_job
 from pipeline.jobspec import load_job, resolve_target
@@ -80,7 +90,7 @@ def run(
     """Run the job over a dataset in a new run folder. CPU is that of all threads, from looking the input over to the end."""
     with tempfile.TemporaryDirectory(prefix="promptmill-bench-") as name:
         plan = read_plan(write_job(Path(name), dataset, base_url=base_url, in_flight=in_flight))
-        options = RunOptions(limit=None, deadline_s=None, quiet=True, stderr=io.StringIO())
+        options = RunOptions(limit=None, deadline_s=None, notes=silence())
         pace_us = yardstick_us()
         wall_s, cpu_s = time.perf_counter(), time.process_time()
         summary = run_job(plan, options, now=now, connect=connect)

@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from pipeline.run_log import Notes
+
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = "qwen-plus"
 KEY = "sk-benchmark"
@@ -195,3 +197,8 @@ def machine() -> str:
 def _cpu_model() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+
+
+def silence() -> Notes:
+    """Notes that nobody hears."""
+    return Notes(stream=sys.stderr, quiet=True, format="text", now=datetime.now)

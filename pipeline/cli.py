@@ -123,6 +123,19 @@ After 4, 6, 130 and 143 the same command goes on where it stopped.""",
     help="Ask rows that failed once more; or those that ended otherwise: failed, blocked, invalid, truncated. "
     "The old outcome stays where the new one is no better.",
 )
+@click.option(
+    "--metrics",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Keep the run's figures in FILE, for Prometheus's textfile collector.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How run.log and stderr are written; json is one object a line.",
+)
 @click.option("--quiet", is_flag=True, help="Show no progress; the summary line on stdout stays.")
 def run(**options: Any) -> int:
     """Run the job in the file JOB, or resume it: the same command always continues where it stopped.

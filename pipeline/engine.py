@@ -4,36 +4,39 @@ The command line hands in everything from outside (job, environment, time of day
 """
 
 import asyncio
-import contextlib
 import gc
-import json
 import logging
 import sqlite3
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, NamedTuple, TextIO
+from pathlib import Path
+from typing import NamedTuple
 
 from pipeline import __version__
 from pipeline.answers import KnownAnswers, read_outcomes
 from pipeline.expectation import Expectation
 from pipeline.feeder import Again, Feeder
-from pipeline.jobspec import Target, key_variable
+from pipeline.jobspec import key_variable
 from pipeline.limits import Limits, LocalGate
+from pipeline.live import kept_live, limits_view, metrics_may_fail
+from pipeline.metrics import MetricsFile
 from pipeline.opening import Opened, open_work
 from pipeline.parts import OpenRange, part_name, write_part
 from pipeline.placing import open_placing
 from pipeline.plan import Plan
-from pipeline.progress import Counters, LimitsView, Meter, as_json, counting, shown
+from pipeline.progress import Counters, Meter, counting, shown
 from pipeline.records import Outcome, Priced, Status
 from pipeline.retry import Asker, RetrySpec
-from pipeline.run_folder import RunFolder, RunLog, StorageError, sum_parts
+from pipeline.run_folder import RunFolder, StorageError, sum_parts
+from pipeline.run_log import Notes, RunLog
 from pipeline.runner import Runner
+from pipeline.schedule import Closed, End, end_of_run
 from pipeline.servers import serving
-from pipeline.stopping import deadline_stops, signals_stop
+from pipeline.stopping import end_stops, signals_stop
 from pipeline.storage import Disk
 from pipeline.summary import RunSummary, Stop, ending
 from pipeline.totals import PartRecord, Totals
@@ -47,19 +50,21 @@ except ImportError:  # not to be had on Windows
 log = logging.getLogger("promptmill")
 # A row that waits to be tried again keeps its worker, though no slot: spare workers keep the slots busy.
 _WORKERS_PER_SLOT = 2
-_STATUS_EVERY_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """What the command line adds to the job. `deadline_s` counts from the start; rows that ended with a status in
-    `retry` are asked again."""
+    """What the command line adds to the job.
+
+    `deadline_s` counts from the start; rows that ended with a status in `retry` are asked again; `metrics` is a file to write
+    the run's figures to.
+    """
 
     limit: int | None
     deadline_s: float | None
-    quiet: bool
-    stderr: TextIO
+    notes: Notes
     retry: frozenset[Status] = frozenset()
+    metrics: Path | None = None
 
 
 def run_job(
@@ -77,7 +82,7 @@ def run_job(
     """
     folder = RunFolder(plan.job.output_path, started=now(), disk=disk)
     try:
-        with RunLog(folder.path):
+        with RunLog(folder.path, options.notes.format):
             try:
                 return _run_in(folder, plan, _Edge(options, now, connect))
             except sqlite3.Error as error:
@@ -100,7 +105,7 @@ def _run_in(folder: RunFolder, plan: Plan, edge: _Edge) -> RunSummary:
         folder,
         plan,
         limit=options.limit,
-        on_progress=None if options.quiet else counting(options.stderr, "looking the input over"),
+        on_progress=counting(options.notes, "looking the input over"),
     )
     if opened.changed:
         what = (
@@ -108,8 +113,7 @@ def _run_in(folder: RunFolder, plan: Plan, edge: _Edge) -> RunSummary:
             f"answer, all else is asked; {opened.kept:,} answers of before are kept, so that to change back costs nothing"
         )
         log.warning("%s", what)
-        if not options.quiet:
-            print(f"promptmill: {what}", file=options.stderr, flush=True)
+        options.notes.say(f"promptmill: {what}", level="warning", changed=opened.changed)
     with asyncio.Runner(loop_factory=new_event_loop) as loop:
         return loop.run(_Run(opened, edge).run())
 
@@ -126,7 +130,9 @@ class _Run:
         self._layout = opened.layout
         self._now = edge.now
         self._connect = edge.connect
+        self._runner: Runner | None = None
         self._started = edge.now()
+        self._metrics = self._metrics_file()
         self._run_id = f"{self._started:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
 
     async def run(self) -> RunSummary:
@@ -153,12 +159,12 @@ class _Run:
             gc.freeze()
             # Collections triggered by allocation alone cost 15-40 % at 1,000 requests in flight (docs/performance.md).
             gc.set_threshold(50_000, 20, 100)
-            async with serving(self._plan.job, self._plan.target, self._folder.path) as base_url:
-                stop = await self._ask_rows(base_url, counters, done, again)
+            stop = await self._serve_and_ask(counters, done, again)
         if counters.totals.rows == self._rows:
             self._folder.journal.kept.forget_shared()
         summary = self._summary(counters, stop, loop.time() - began_s)
         self._write_run_file(counters.totals, summary)
+        self._close_metrics(summary, counters)
         log.info("ended: %s", summary.exit_reason)
         return summary
 
@@ -182,8 +188,37 @@ class _Run:
             totals.add(asked, self._plan.costs(asked))
         return totals
 
+    async def _serve_and_ask(self, counters: Counters, done: Collection[int], again: Again) -> Stop | None:
+        """Ask what is left, unless the hour is not right or somebody stops it before the server is there."""
+        budget = self._plan.job.file.budget
+        end = end_of_run(
+            self._now(), deadline_s=self._options.deadline_s, window=budget.hours, grace_s=budget.grace
+        )
+        if isinstance(end, Closed):
+            return Stop(6, end.reason)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  (a run is one)
+        early: list[Stop] = []
+
+        def interrupted(stop: Stop) -> None:
+            if self._runner is not None:
+                self._runner.interrupt(stop)
+            elif not early:
+                early.append(stop)
+                task.cancel()
+
+        with signals_stop(interrupted):
+            try:
+                async with serving(self._plan.job, self._plan.target, self._folder.path) as base_url:
+                    return await self._ask_rows(base_url, counters, done, again, end)
+            except asyncio.CancelledError:
+                if not early:
+                    raise
+                task.uncancel()
+                return early[0]
+
     async def _ask_rows(
-        self, base_url: str, counters: Counters, done: Collection[int], again: Again
+        self, base_url: str, counters: Counters, done: Collection[int], again: Again, end: End | None
     ) -> Stop | None:
         job, target = self._plan.job.file, self._plan.target
         # Asked to, the provider lets a request wait so long for its turn before it begins (X-DashScope-Wait-Timeout).
@@ -229,7 +264,7 @@ class _Run:
             ),
             stopping=lambda: runner.stopped is not None,
         )
-        runner = Runner(
+        self._runner = runner = Runner(
             feeder=feeder,
             renderer=self._plan.renderer,
             encode=self._plan.encode,
@@ -248,15 +283,16 @@ class _Run:
             workers=max(1, min(target.max_concurrency * _WORKERS_PER_SLOT, self._rows)),
             row_id=self._plan.row_id,
             run_id=self._run_id,
+            grace_s=job.budget.grace,
             key_hint=self._key_hint(),
         )
-        meter = Meter(counters, lambda: _view(gate, target), self._layout.currency)
+        meter = Meter(counters, lambda: limits_view(gate, target), self._layout.currency)
         feeder.start(done)
         try:
-            with signals_stop(runner.interrupt), deadline_stops(runner.stop, self._options.deadline_s):
+            with end_stops(runner.stop, end):
                 async with (
-                    shown(meter, self._options.stderr, name=job.name, quiet=self._options.quiet),
-                    _status_kept(self._folder, meter),
+                    shown(meter, self._options.notes, name=job.name),
+                    kept_live(self._folder, meter, counters, self._metrics),
                 ):
                     await runner.run()
         finally:
@@ -298,6 +334,27 @@ class _Run:
             results=self._layout.results.where,
         )
 
+    def _metrics_file(self) -> MetricsFile | None:
+        if self._options.metrics is None:
+            return None
+        job = self._plan.job.file
+        last = self._folder.journal.manifest().get("last_success_s")
+        return MetricsFile(
+            path=self._options.metrics,
+            labels={"job": job.name, "provider": job.model.provider, "model": job.model.name},
+            currency=self._layout.currency,
+            started_s=self._started.timestamp(),
+            last_success_s=None if last is None else float(last),
+        )
+
+    def _close_metrics(self, summary: RunSummary, counters: Counters) -> None:
+        ended_s = self._now().timestamp()
+        if summary.exit_code == 0:
+            self._folder.journal.write_manifest({"last_success_s": str(ended_s)})
+        if self._metrics is not None:
+            with metrics_may_fail(self._metrics):
+                self._metrics.close(summary, counters, ended_s)
+
     def _write_run_file(self, totals: Totals, summary: RunSummary | None) -> None:
         job = self._plan.job
         self._folder.write_run_file(
@@ -308,6 +365,8 @@ class _Run:
                 "started": self._started.isoformat(),
                 "job_file": str(job.source),
                 "input": job.input_path,
+                "output": str(job.output_path),
+                "root": None if job.input_root is None else str(job.input_root),
                 "job": job.file.model_dump(
                     by_alias=True, exclude_none=True, exclude={"headers", "transport"}
                 ),
@@ -322,41 +381,3 @@ class _Run:
 def _number(headers: Mapping[str, str], wanted: str) -> float:
     said = next((value for name, value in headers.items() if name.lower() == wanted), "0")
     return float(said) if said.isdecimal() else 0.0
-
-
-def _view(gate: LocalGate, target: Target) -> LimitsView:
-    admitted, cooling = gate.admitted_last_minute, gate.cooling_until_s
-    return LimitsView(
-        in_flight=gate.in_flight,
-        max_concurrency=gate.ceiling,
-        requests_last_minute=admitted.requests,
-        tokens_last_minute=admitted.tokens,
-        requests_per_minute=target.requests_per_minute,
-        tokens_per_minute=target.tokens_per_minute,
-        cooling_s=0.0 if cooling is None else cooling - asyncio.get_running_loop().time(),
-    )
-
-
-@contextlib.asynccontextmanager
-async def _status_kept(folder: RunFolder, meter: Meter) -> AsyncIterator[None]:
-    """Leave a snapshot in the journal every other second, for `promptmill status` in another terminal."""
-    loop = asyncio.get_running_loop()
-
-    def write(live: dict[str, Any] | None) -> None:
-        # A full disk ends the run where a row is kept, with a sentence; a snapshot may be missing.
-        with contextlib.suppress(sqlite3.Error):
-            folder.journal.write_manifest({"live": json.dumps(live)})
-
-    async def keep() -> None:
-        while True:
-            write(as_json(meter.snapshot(loop.time())))
-            await asyncio.sleep(_STATUS_EVERY_S)
-
-    keeper = asyncio.create_task(keep())
-    try:
-        yield
-    finally:
-        keeper.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await keeper
-        write(None)

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.records import FailureKind, Outcome, Status
+from pipeline.run_log import Notes
 from pipeline.totals import Costs, Totals
 
 _RATE_WINDOW_S = 60.0
@@ -175,13 +176,13 @@ def _of(limit: float | None) -> str:
 
 
 @contextlib.asynccontextmanager
-async def shown(meter: Meter, stream: TextIO, *, name: str, quiet: bool) -> AsyncIterator[None]:
-    """Show the run's progress on `stream` while the block runs."""
-    if quiet:
+async def shown(meter: Meter, notes: Notes, *, name: str) -> AsyncIterator[None]:
+    """Show the run's progress while the block runs: a live bar on a terminal, else a note every few seconds."""
+    if notes.quiet:
         yield
         return
-    live = stream.isatty()
-    ticker = asyncio.create_task(_bar(meter, stream, name) if live else _lines(meter, stream, name))
+    live = notes.format == "text" and notes.stream.isatty()
+    ticker = asyncio.create_task(_bar(meter, notes.stream, name) if live else _lines(meter, notes, name))
     try:
         yield
     finally:
@@ -192,9 +193,10 @@ async def shown(meter: Meter, stream: TextIO, *, name: str, quiet: bool) -> Asyn
             await ticker
 
 
-def counting(stream: TextIO, what: str) -> Callable[[int], None] | None:
+def counting(notes: Notes, what: str) -> Callable[[int], None] | None:
     """A callback that shows a growing number of rows on a terminal's line of its own; None where there is no terminal."""
-    if not stream.isatty():
+    stream = notes.stream
+    if notes.quiet or notes.format != "text" or not stream.isatty():
         return None
     up = ""
 
@@ -207,17 +209,14 @@ def counting(stream: TextIO, what: str) -> Callable[[int], None] | None:
     return show
 
 
-async def _lines(meter: Meter, stream: TextIO, name: str, every_s: float = 5.0) -> None:
+async def _lines(meter: Meter, notes: Notes, name: str, every_s: float = 5.0) -> None:
     loop = asyncio.get_running_loop()
     meter.snapshot(loop.time())
     while True:
         await asyncio.sleep(every_s)
         snapshot = meter.snapshot(loop.time())
-        print(
-            f"{name}: {snapshot.done:,}/{snapshot.rows:,} rows, {', '.join(facts(snapshot))}",
-            file=stream,
-            flush=True,
-        )
+        said = f"{name}: {snapshot.done:,}/{snapshot.rows:,} rows, {', '.join(facts(snapshot))}"
+        notes.say(said, **as_json(snapshot))
 
 
 async def _bar(meter: Meter, stream: TextIO, name: str, every_s: float = 0.25) -> None:

@@ -6,13 +6,11 @@ part and the commit that records it, and removes half-written parts.
 
 import contextlib
 import json
-import logging
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from pipeline.errors import PromptmillError, RunFolderError, SetupError
@@ -23,8 +21,6 @@ from pipeline.storage import PRIVATE_FOLDER, Disk, LocalFiles, Storage
 from pipeline.totals import PartRecord, Totals
 
 RUN_FILE = "run.json"
-LOG_FILE = "run.log"
-log = logging.getLogger("promptmill")
 
 
 class StorageError(PromptmillError):
@@ -144,42 +140,6 @@ class RunFolder:
     def release(self) -> None:
         self.journal.close()
         self._lock.release()
-
-
-class _LogFile(logging.FileHandler):
-    """A log that a full disk leaves incomplete, instead of a traceback on stderr for each line."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        pass
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            super().close()
-
-
-class RunLog:
-    """run.log while the block runs; what ends it unexpectedly is logged there with its traceback."""
-
-    def __init__(self, folder: Path) -> None:
-        self._handler = _LogFile(folder / LOG_FILE, encoding="utf-8")
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-
-    def __enter__(self) -> None:
-        log.addHandler(self._handler)
-        log.setLevel(logging.INFO)
-        log.propagate = False
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, PromptmillError):
-            log.error("%s", error)
-        elif isinstance(error, KeyboardInterrupt):
-            log.info("interrupted before the first row")
-        elif error is not None:
-            log.critical("a bug", exc_info=error)
-        log.removeHandler(self._handler)
-        self._handler.close()
 
 
 def sum_parts(parts: Sequence[PartRecord]) -> Totals:

@@ -32,7 +32,6 @@ from pipeline.summary import Stop
 ALIKE_LIMIT = 20
 # Until the first answer few are in flight: a wrong key or model then costs a few calls, not one a worker.
 FIRST_WORKERS = 4
-GRACE_S = 30.0
 log = logging.getLogger("promptmill")
 
 
@@ -41,7 +40,8 @@ class Runner:
     """Runs the rows of one feeder. `renderer` makes a prompt of a row, `encode` a request of it.
 
     `known` has the answers that need not be asked for. `place` uploads a prompt's files first and gives it back with their
-    addresses, `look_again` has it ask anew whether they are still there; `key_hint` says what to do where the key is refused.
+    addresses, `look_again` has it ask anew whether they are still there. `grace_s` is what requests in flight have left once the
+    run is stopped; `key_hint` says what to do where the key is refused.
     """
 
     feeder: Feeder
@@ -57,6 +57,7 @@ class Runner:
     workers: int
     row_id: Callable[[Row], str | None]
     run_id: str
+    grace_s: float
     key_hint: str = ""
     stopped: Stop | None = None
     _tasks: dict[asyncio.Task[None], int] = field(default_factory=dict)
@@ -94,8 +95,11 @@ class Runner:
         if self.stopped is None and not self.feeder.exhausted:
             raise AssertionError("the run came to its end, and not every row has its outcome")
 
-    def stop(self, stop: Stop, *, grace_s: float = GRACE_S) -> None:
-        """Stop: feed no more, drop what is not on the wire, give the rest its grace. Only the first reason counts."""
+    def stop(self, stop: Stop, grace_s: float | None = None) -> None:
+        """Stop: feed no more, drop what is not on the wire, give the rest its grace. Only the first reason counts.
+
+        `grace_s` is what requests in flight have left where it is not the usual grace.
+        """
         if self.stopped is not None:
             return
         self.stopped = stop
@@ -104,7 +108,7 @@ class Runner:
         for task, index in self._tasks.items():
             if index not in self._sending:
                 task.cancel()
-        asyncio.get_running_loop().call_later(grace_s, self._end_grace)
+        asyncio.get_running_loop().call_later(self.grace_s if grace_s is None else grace_s, self._end_grace)
 
     def interrupt(self, stop: Stop) -> None:
         """Stop because somebody asks for it; where the run is stopping already, end the grace at once."""

@@ -1,10 +1,11 @@
-"""What stops a run from outside: signals and the deadline."""
+"""What stops a run from outside: signals, and the end that deadline and window set."""
 
 import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Iterator
 
+from pipeline.schedule import End
 from pipeline.summary import Stop
 
 Stopper = Callable[[Stop], None]
@@ -26,12 +27,13 @@ def signals_stop(interrupt: Stopper) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def deadline_stops(stop_run: Stopper, deadline_s: float | None) -> Iterator[None]:
-    if deadline_s is None:
+def end_stops(stop_run: Callable[[Stop, float], None], end: End | None) -> Iterator[None]:
+    """Stop the run so that it is over at its end: `stop_run` gets the reason, and how long requests in flight have left."""
+    if end is None:
         yield
         return
-    stop = Stop(6, f"the deadline of {deadline_s:g} s is reached; run the same command again to go on")
-    timer = asyncio.get_running_loop().call_later(deadline_s, stop_run, stop)
+    stop = Stop(6, end.reason)
+    timer = asyncio.get_running_loop().call_later(end.feed_s, stop_run, stop, end.lead_s)
     try:
         yield
     finally:

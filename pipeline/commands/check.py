@@ -6,10 +6,11 @@ from pathlib import Path
 import click
 
 from pipeline.check import check_plan, exact_tokens, shown_request
-from pipeline.commands.job import read_plan
+from pipeline.commands.job import now, read_plan
 from pipeline.errors import JobError
 from pipeline.plan import Plan, scan_dataset
 from pipeline.progress import counting
+from pipeline.run_log import Notes
 from pipeline.storage import LocalFiles
 from pipeline.transport.seam import shown as shown_url
 
@@ -25,8 +26,9 @@ def carry_out(
 ) -> int:
     """Look a job over and print what was found; the report is the result, so it goes to stdout."""
     plan = read_plan(job, overrides, input_path=input_path, output_path=output_path, need_key=False)
-    scan = scan_dataset(plan, limit=limit, on_progress=counting(sys.stderr, "looking the input over"))
-    report = check_plan(plan, scan, limit=limit, show=show, on_progress=counting(sys.stderr, "rendering"))
+    notes = Notes(stream=sys.stderr, quiet=False, format="text", now=now)
+    scan = scan_dataset(plan, limit=limit, on_progress=counting(notes, "looking the input over"))
+    report = check_plan(plan, scan, limit=limit, show=show, on_progress=counting(notes, "rendering"))
     try:
         plan.layout(
             scan,
@@ -76,6 +78,7 @@ def _facts(plan: Plan) -> list[str]:
         f"job       {job.file.name} ({job.source})",
         f"input     {job.input_path} ({len(files)} {'file' if len(files) == 1 else 'files'}, {plan.dataset.format})",
         f"output    {job.output_path}",
+        *(f"{name:<9} {path}" for name, path in (("root", job.input_root), ("ca_file", job.ca_file)) if path),
         f"model     {target.model_name} at {target.provider.title}: {address}",
         f"limits    {', '.join([*pace, f'{target.max_concurrency} in flight'])}",
     ]

@@ -11,6 +11,7 @@ from pipeline.errors import JobError
 from pipeline.jobspec import seconds
 from pipeline.labels import label_lines
 from pipeline.records import Status
+from pipeline.run_log import LogFormat, Notes
 
 
 def carry_out(
@@ -22,6 +23,8 @@ def carry_out(
     limit: int | None,
     deadline: str | None,
     retry_failed: str | None,
+    metrics: Path | None,
+    log_format: LogFormat,
     quiet: bool,
 ) -> int:
     """Run or resume a job; the summary goes to stdout, all else to stderr."""
@@ -32,23 +35,21 @@ def carry_out(
             deadline_s = seconds(deadline)
         except ValueError as error:
             raise JobError(f"--deadline: {error}") from None
+    notes = Notes(stream=sys.stderr, quiet=quiet, format=log_format, now=now)
     options = RunOptions(
         limit=limit,
         deadline_s=deadline_s,
-        quiet=quiet,
-        stderr=sys.stderr,
+        notes=notes,
         retry=_statuses(retry_failed),
+        metrics=metrics,
     )
     summary = run_job(plan, options, now=now)
     click.echo(summary.to_json())  # first: whoever reads it gets it, whatever becomes of stderr
-    if not quiet:
-        if summary.exit_code:
-            click.echo(f"promptmill: {summary.exit_reason}", err=True)
-        for line in label_lines(Path(summary.results), plan.job.file.response):
-            click.echo(line, err=True)
-        click.echo(
-            f"results: {summary.results}/*.parquet ({summary.done:,} of {summary.rows:,} rows)", err=True
-        )
+    if summary.exit_code:
+        notes.say(f"promptmill: {summary.exit_reason}", level="error", exit_code=summary.exit_code)
+    for line in label_lines(Path(summary.results), plan.job.file.response):
+        notes.say(line)
+    notes.say(f"results: {summary.results}/*.parquet ({summary.done:,} of {summary.rows:,} rows)")
     return summary.exit_code
 
 

@@ -3,12 +3,18 @@
 import math
 import re
 from collections.abc import Iterator
+from datetime import time
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from pipeline.schedule import Window
+
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_HOUR = r"((?:[01][0-9]|2[0-3]):[0-5][0-9])"
+_WINDOW = re.compile(rf"\s*{_HOUR}\s*-\s*{_HOUR}\s*")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _KEY_PARAMS = {"api_key", "apikey", "authorization", "access_token", "secret", "password"}
 _OWN_PARAMS = frozenset({"model", "messages", "stream", "stream_options"})
@@ -51,6 +57,23 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _window(value: str) -> str:
+    found = _WINDOW.fullmatch(value)
+    if not found:
+        raise ValueError(f'not hours of a day: {value!r}; write "22:00-07:00"')
+    return f"{found[1]}-{found[2]}"
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(
+            f'no known time zone: {value!r}; write one such as "Asia/Shanghai" or "UTC"'
+        ) from None
+    return value
+
+
 def _not_json(value: Any, where: str) -> Iterator[str]:
     """What in a TOML value has no JSON form that means the same, as sentences."""
     if isinstance(value, dict):
@@ -74,6 +97,8 @@ def _json_only(value: dict[str, Any]) -> dict[str, Any]:
 
 
 Seconds = Annotated[float, BeforeValidator(seconds)]
+WindowText = Annotated[str, AfterValidator(_window)]
+ZoneName = Annotated[str, AfterValidator(_zone)]
 EnvName = Annotated[str, AfterValidator(_env_name)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 JsonObject = Annotated[dict[str, Any], AfterValidator(_json_only)]
@@ -184,7 +209,24 @@ class RetrySection(Section):
 
 class BudgetSection(Section):
     deadline: Seconds | None = None
+    window: WindowText | None = None
+    time_zone: ZoneName | None = None
+    grace: Seconds = 30.0
     error_threshold: float = Field(0.01, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _zone_of_window(self) -> "BudgetSection":
+        if self.time_zone is not None and self.window is None:
+            raise ValueError("time_zone says by which clock the window is meant: it goes with window")
+        return self
+
+    @property
+    def hours(self) -> Window | None:
+        """The window as hours of the day; None where the job may run at any."""
+        if self.window is None:
+            return None
+        start, end = (time.fromisoformat(text) for text in self.window.split("-"))
+        return Window(start=start, end=end, zone=ZoneInfo(self.time_zone) if self.time_zone else None)
 
 
 class TransportSection(Section):

@@ -40,6 +40,7 @@ from pipeline.totals import Costs, PartRecord
 from pipeline.transport import Sink, Transport
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+GRACE_S = 30.0
 UNTIMED = ["started_at", "latency_ms", "first_token_ms", "queue_ms", "run_id"]
 Reply = Response | Failure
 Script = Callable[[str, int], Awaitable[Reply]]
@@ -277,6 +278,7 @@ class Rig:
             layout=layout,
             counters=counters,
             workers=self.workers,
+            grace_s=GRACE_S,
             row_id=row_id,
             run_id="this-run",
         )

@@ -4,11 +4,12 @@ import io
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from pipeline.engine import RunOptions, run_job
 from pipeline.jobspec import load_job, resolve_target
 from pipeline.plan import make_plan
+from pipeline.run_log import LogFormat, Notes
 from pipeline.storage import Disk
 from pipeline.summary import RunSummary
 from pipeline.transport import Endpoint
@@ -46,7 +47,7 @@ def run(
     path = folder / "job.toml"
     path.write_text(JOB)
     job = load_job(path, overrides=overrides, env=ENV, now=datetime.now(UTC))
-    asked: dict[str, Any] = {"limit": None, "deadline_s": None, "quiet": True, "stderr": io.StringIO()}
+    asked: dict[str, Any] = {"limit": None, "deadline_s": None, "notes": notes(io.StringIO(), quiet=True)}
 
     def connect(core: object, endpoint: Endpoint) -> FakeTransport:
         assert endpoint.url == "http://127.0.0.1:9/v1/chat/completions", endpoint.url
@@ -59,6 +60,10 @@ def run(
         connect=connect,
         disk=disk,
     )
+
+
+def notes(stream: TextIO, *, quiet: bool = False, log_format: LogFormat = "text") -> Notes:
+    return Notes(stream=stream, quiet=quiet, format=log_format, now=now)
 
 
 def now() -> datetime:

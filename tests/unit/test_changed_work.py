@@ -12,7 +12,7 @@ import pytest
 from pipeline.records import Status
 from pipeline.storage import Disk
 from tests.support.rig import FakeTransport, Reply, always, answer, refusal
-from tests.support.whole_runs import run, texts, write_rows
+from tests.support.whole_runs import notes, run, texts, write_rows
 
 PRICED = (
     "model.provider='dashscope'",
@@ -101,7 +101,7 @@ def test_another_model_never_mixes_with_the_first_and_is_told_on_stderr(tmp_path
     write_rows(tmp_path, *texts(10))
     run(tmp_path, echo(), limit=5)
     stderr = io.StringIO()
-    other = run(tmp_path, echo(), "model.name='n'", limit=5, quiet=False, stderr=stderr)
+    other = run(tmp_path, echo(), "model.name='n'", limit=5, notes=notes(stderr))
     assert (other.sent, other.changed) == (5, ["model"])
     assert "changed: model. What is asked as before keeps its answer, all else is asked" in stderr.getvalue()
     assert set(results(tmp_path)["run_id"]) == {other.run_id}

@@ -7,7 +7,18 @@ import pytest
 
 LAYERS: list[set[str]] = [
     {"records", "errors"},
-    {"failure_codes", "catalog", "tokens", "vision_tokens", "jobspec", "dataset", "totals", "storage"},
+    {
+        "failure_codes",
+        "catalog",
+        "tokens",
+        "vision_tokens",
+        "jobspec",
+        "dataset",
+        "totals",
+        "storage",
+        "schedule",
+        "run_log",
+    },
     {"failures", "pricing", "model_rules"},
     {"media", "protocol", "response"},
     {"render"},
@@ -25,8 +36,8 @@ LAYERS: list[set[str]] = [
         "uploads",
     },
     {"retry", "run_folder", "answers", "feeder", "plan", "llama_server", "stopping"},
-    {"servers", "placing", "opening"},
-    {"runner"},
+    {"servers", "placing", "opening", "metrics"},
+    {"runner", "live"},
     {"engine", "check", "export", "status", "labels", "simulator"},
     {"commands"},
     {"cli"},
@@ -35,6 +46,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Modules of one level that may use each other, lower first, with the reason.
 WITHIN_LEVEL = {
     ("vision_tokens", "tokens"),  # what is written around pictures and tools is text
+    ("jobspec", "schedule"),  # a job's hours
     ("journal", "kept"),  # tables of one file, in transactions of one owner
     ("jobspec", "catalog"),  # a job's target is looked up in the catalogue
 }

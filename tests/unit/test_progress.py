@@ -25,6 +25,7 @@ from pipeline.progress import (
 from pipeline.records import Completion, Failure, FailureKind, Outcome, Status, Usage
 from pipeline.totals import Totals
 from tests.support.clock import run_virtual
+from tests.support.whole_runs import notes
 
 IDLE = LimitsView(0, 4, 0, 0, None, None, 0.0)
 MIDWAY = Snapshot(
@@ -218,7 +219,7 @@ def test_elsewhere_than_on_a_terminal_there_is_a_line_every_five_seconds() -> No
     stream, counted = io.StringIO(), counters()
 
     async def main() -> None:
-        async with shown(meter(counted), stream, name="job", quiet=False):
+        async with shown(meter(counted), notes(stream, quiet=False), name="job"):
             await asyncio.sleep(1)
             counted.settle(answered(0))
             await asyncio.sleep(11)
@@ -236,7 +237,7 @@ def test_the_bar_on_a_terminal_ends_with_the_last_figures(terminal: Terminal) ->
     counted = counters(2)
 
     async def main() -> None:
-        async with shown(meter(counted), terminal, name="job", quiet=False):
+        async with shown(meter(counted), notes(terminal, quiet=False), name="job"):
             await asyncio.sleep(1)
             counted.settle(answered(0))
             counted.settle(answered(1))
@@ -250,7 +251,7 @@ def test_the_bar_on_a_terminal_ends_with_the_last_figures(terminal: Terminal) ->
 
 def test_quiet_shows_nothing(terminal: Terminal) -> None:
     async def main() -> None:
-        async with shown(meter(counters()), terminal, name="job", quiet=True):
+        async with shown(meter(counters()), notes(terminal, quiet=True), name="job"):
             await asyncio.sleep(60)
 
     run_virtual(main())
@@ -263,7 +264,7 @@ def test_a_terminal_that_is_gone_does_not_end_the_run() -> None:
             raise BrokenPipeError
 
     async def main() -> str:
-        async with shown(meter(counters()), Gone(), name="job", quiet=False):
+        async with shown(meter(counters()), notes(Gone(), quiet=False), name="job"):
             await asyncio.sleep(60)
         return "whole"
 
@@ -271,9 +272,9 @@ def test_a_terminal_that_is_gone_does_not_end_the_run() -> None:
 
 
 def test_counting_rows_keeps_to_one_line_and_leaves_it_whole(terminal: Terminal) -> None:
-    show = counting(terminal, "looking")
+    show = counting(notes(terminal), "looking")
     assert show is not None
     show(10_000)
     show(20_000)
     assert terminal.getvalue() == "looking: 10,000 rows\x1b[K\n\x1b[Alooking: 20,000 rows\x1b[K\n"
-    assert counting(io.StringIO(), "looking") is None
+    assert counting(notes(io.StringIO()), "looking") is None

@@ -1,7 +1,6 @@
 """The run folder: whose it is, what is repaired when it is opened, and what is refused."""
 
 import json
-import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 from pipeline.errors import RunFolderBusy, RunFolderError, SetupError
 from pipeline.journal import FILE_NAME
 from pipeline.parts import Layout, OpenRange, write_part
-from pipeline.run_folder import RUN_FILE, Identity, RunFolder, RunLog, StorageError, sum_parts
+from pipeline.run_folder import RUN_FILE, Identity, RunFolder, StorageError, sum_parts
 from pipeline.totals import PartRecord
 from tests.support.clock import run_virtual
 from tests.support.rig import NOW, Rig, outcome
@@ -180,22 +179,3 @@ def test_the_totals_of_parts_add_up() -> None:
     both = sum_parts([PartRecord(0, 2, totals, "", ""), PartRecord(1, 2, totals, "", "")])
     assert (both.rows, both.status["ok"], both.tokens["total_tokens"], both.maybe_paid) == (4, 4, 10, 2)
     assert str(both.cost) == "0.2"
-
-
-def test_run_log_has_the_traceback_of_a_bug_and_only_the_sentence_of_an_operators_error(
-    tmp_path: Path,
-) -> None:
-    for error in (ZeroDivisionError("oh"), RunFolderError("a sentence"), KeyboardInterrupt()):
-        with pytest.raises(type(error)), RunLog(tmp_path):
-            raise error
-    text = (tmp_path / "run.log").read_text()
-    assert text.count("Traceback") == 1
-    assert "ZeroDivisionError: oh" in text
-    assert "ERROR a sentence\n" in text
-
-
-def test_a_log_that_takes_no_more_stops_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "run.log").symlink_to("/dev/full")
-    with RunLog(tmp_path):
-        logging.getLogger("promptmill").info("a line")
-    assert capsys.readouterr() == ("", "")

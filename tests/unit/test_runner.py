@@ -15,10 +15,10 @@ from pipeline.errors import DatasetError
 from pipeline.journal import FILE_NAME, Journal, view
 from pipeline.records import FailureKind, Outcome, Response
 from pipeline.run_folder import StorageError
-from pipeline.runner import ALIKE_LIMIT, FIRST_WORKERS, GRACE_S, Runner
+from pipeline.runner import ALIKE_LIMIT, FIRST_WORKERS, Runner
 from pipeline.summary import Stop
 from tests.support.clock import run_virtual
-from tests.support.rig import FakeTransport, Reply, Rig, always, answer, lost, playing, refusal
+from tests.support.rig import GRACE_S, FakeTransport, Reply, Rig, always, answer, lost, playing, refusal
 
 ENOUGH = Stop(130, "enough")
 

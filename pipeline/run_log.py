@@ -1,0 +1,85 @@
+"""What a run says of itself: run.log in its folder, and notes on stderr; each as text or as one JSON object a line."""
+
+import contextlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, TextIO
+
+from pipeline.errors import PromptmillError
+
+LOG_FILE = "run.log"
+LogFormat = Literal["text", "json"]
+log = logging.getLogger("promptmill")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notes:
+    """Says things on stderr, where somebody looks on or a collector of logs reads; nothing where it is `quiet`."""
+
+    stream: TextIO
+    quiet: bool
+    format: LogFormat
+    now: Callable[[], datetime]
+
+    def say(self, message: str, *, level: str = "info", **figures: Any) -> None:
+        """Say a sentence; `figures` go along where the format has room for them."""
+        if self.quiet:
+            return
+        if self.format == "json":
+            message = _line(self.now(), level, message, figures)
+        self.stream.write(message + "\n")
+        self.stream.flush()
+
+
+def _line(time: datetime, level: str, message: str, figures: dict[str, Any]) -> str:
+    said = {"time": time.isoformat(timespec="milliseconds"), "level": level, "message": message, **figures}
+    return json.dumps(said, default=str)
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        figures = {"traceback": self.formatException(record.exc_info)} if record.exc_info else {}
+        time = datetime.fromtimestamp(record.created).astimezone()
+        return _line(time, record.levelname.lower(), record.getMessage(), figures)
+
+
+class _LogFile(logging.FileHandler):
+    """A log that a full disk leaves incomplete, instead of a traceback on stderr for each line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
+class RunLog:
+    """run.log while the block runs; what ends it unexpectedly is logged there with its traceback."""
+
+    def __init__(self, folder: Path, log_format: LogFormat) -> None:
+        self._handler = _LogFile(folder / LOG_FILE, encoding="utf-8")
+        text = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+        self._handler.setFormatter(text if log_format == "text" else _JsonFormatter())
+
+    def __enter__(self) -> None:
+        log.addHandler(self._handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, PromptmillError):
+            log.error("%s", error)
+        elif isinstance(error, KeyboardInterrupt):
+            log.info("interrupted before the first row")
+        elif error is not None:
+            log.critical("a bug", exc_info=error)
+        log.removeHandler(self._handler)
+        self._handler.close()
