@@ -25,6 +25,7 @@ from pipeline.simulator.settings import settings_from_options
 from pipeline.summary import RunSummary
 from tests.support.provider import Provider, serving
 from tests.support.servers import resetting_after, serve
+from tests.support.whole_runs import notes
 
 ROOT = Path(__file__).parents[2]
 JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.toml"))
@@ -47,7 +48,7 @@ def planned(job: Path, provider: Provider, out: Path, *overrides: str) -> Plan:
 
 
 def ran(plan: Plan, limit: int | None = None) -> tuple[RunSummary, pl.DataFrame]:
-    options = RunOptions(limit=limit, deadline_s=None, quiet=True, stderr=io.StringIO())
+    options = RunOptions(limit=limit, deadline_s=None, notes=notes(io.StringIO(), quiet=True))
     summary = run_job(plan, options, now=lambda: datetime.now(UTC))
     return summary, pl.read_parquet(Path(summary.results) / "*.parquet")
 
