@@ -80,7 +80,8 @@ def run_job(
 
     Raises the errors of `errors.py`: RunFolderBusy before anything is read, DatasetError and JobError before anything is sent.
     """
-    folder = RunFolder(plan.job.output_path, started=now(), disk=disk)
+    durable = plan.job.file.output.durability == "power"
+    folder = RunFolder(plan.job.output_path, started=now(), durable=durable, disk=disk)
     try:
         with RunLog(folder.path, options.notes.format):
             try:

@@ -17,7 +17,7 @@ from pipeline.errors import PromptmillError, RunFolderError, SetupError
 from pipeline.journal import Journal
 from pipeline.parts import RESULTS, Layout, found_part, is_part_name, part_name
 from pipeline.run_lock import RunLock
-from pipeline.storage import PRIVATE_FOLDER, Disk, LocalFiles, Storage
+from pipeline.storage import Disk, LocalFiles, Storage, make_folder
 from pipeline.totals import PartRecord, Totals
 
 RUN_FILE = "run.json"
@@ -65,17 +65,19 @@ class Identity:
 class RunFolder:
     """A run folder held by this process; `release` gives it back."""
 
-    def __init__(self, path: Path, *, started: datetime, disk: Disk | None = None) -> None:
+    def __init__(
+        self, path: Path, *, started: datetime, durable: bool = False, disk: Disk | None = None
+    ) -> None:
         self.path = path
-        self._disk = disk
+        self._disk = disk or Disk()
         try:
-            path.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
+            make_folder(path, self._disk)
             self._lock = RunLock(path, note=f"started {started:%Y-%m-%d %H:%M:%S %Z}")
             with contextlib.ExitStack() as undo:
                 undo.callback(self._lock.release)
-                (path / RESULTS).mkdir(exist_ok=True, mode=PRIVATE_FOLDER)
-                self.results: Storage = LocalFiles(path / RESULTS, disk)
-                self.journal = Journal(path)
+                make_folder(path / RESULTS, self._disk)
+                self.results: Storage = LocalFiles(path / RESULTS, self._disk)
+                self.journal = Journal(path, durable=durable)
                 undo.pop_all()
         except FileExistsError as error:
             raise SetupError(f"the run folder {path} is a file: set another output.path") from error

@@ -6,7 +6,9 @@ ones that fail or stop at the n-th call. SQLite looks after its own files.
 """
 
 import contextlib
+import fcntl
 import os
+import sys
 from pathlib import Path
 from typing import Protocol
 
@@ -53,7 +55,10 @@ class Disk:
         """Make a file's bytes, or a folder's names, survive the loss of power."""
         handle = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(handle)
+            if sys.platform == "darwin":
+                fcntl.fcntl(handle, fcntl.F_FULLFSYNC)  # fsync alone leaves it in the drive's cache
+            else:
+                os.fsync(handle)
         finally:
             os.close(handle)
 
@@ -62,6 +67,14 @@ class Disk:
 
     def remove(self, path: Path) -> None:
         path.unlink()
+
+
+def make_folder(path: Path, disk: Disk) -> None:
+    """Make a folder that nobody else may read, and those above it; each new one survives the loss of power."""
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
+    for folder in reversed(new):
+        disk.sync(folder.parent)
 
 
 class LocalFiles:
@@ -84,7 +97,7 @@ class LocalFiles:
             self._disk.rename(scratch, path)
         except OSError:
             with contextlib.suppress(OSError):  # where the disk is full, what was written of it is in the way
-                scratch.unlink()
+                self._disk.remove(scratch)
             raise
         self._disk.sync(self.folder)
         return _stamp(path.stat())

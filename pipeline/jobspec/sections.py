@@ -194,6 +194,7 @@ class OutputSection(Section):
     columns: list[str] | None = None
     raw: bool = False
     rows_per_part: int | None = Field(None, ge=1, le=1_000_000)
+    durability: Literal["process", "power"] = "process"
 
 
 class LimitsSection(Section):

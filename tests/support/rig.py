@@ -35,7 +35,7 @@ from pipeline.response import AnswerCheck
 from pipeline.retry import Asker, RetrySpec
 from pipeline.run_folder import Identity, RunFolder, sum_parts
 from pipeline.runner import Runner
-from pipeline.storage import LocalFiles
+from pipeline.storage import Disk, LocalFiles
 from pipeline.totals import Costs, PartRecord
 from pipeline.transport import Sink, Transport
 
@@ -137,7 +137,8 @@ class Ran(NamedTuple):
 
 @dataclass(kw_only=True)
 class Rig:
-    """A job over `rows` rows with the ids r0, r1, ... in the folder; `open` journals are a test's own class."""
+    """A job over `rows` rows with the ids r0, r1, ... in the folder; `journal` may be a test's own class,
+    `at` the run folder, else it lies beside the rows."""
 
     folder: Path
     rows: int = 12
@@ -154,15 +155,17 @@ class Rig:
     requests_per_minute: float | None = None
     max_concurrency: int = 100
     journal: Callable[[Path], Journal] = Journal
+    durable: bool = False
+    disk: Disk | None = None
+    at: Path | None = None
     costs: Costs = tenth_of_a_cent_a_token
 
-    @property
-    def out(self) -> Path:
-        return self.folder / "run"
+    def __post_init__(self) -> None:
+        self.out = self.at or self.folder / "run"
 
     @property
     def results(self) -> LocalFiles:
-        return LocalFiles(self.out / RESULTS)
+        return LocalFiles(self.out / RESULTS, self.disk)
 
     def part(self, number: int) -> Path:
         return self.results.folder / part_name(number)
@@ -198,7 +201,7 @@ class Rig:
 
     def open(self) -> RunFolder:
         """The run folder as a run opens it, with this rig's kind of journal."""
-        folder = RunFolder(self.out, started=NOW)
+        folder = RunFolder(self.out, started=NOW, durable=self.durable, disk=self.disk)
         if self.journal is not Journal:
             folder.journal.close()
             folder.journal = self.journal(self.out)
