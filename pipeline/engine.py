@@ -4,6 +4,7 @@ The command line hands in everything from outside (job, environment, time of day
 """
 
 import asyncio
+import functools
 import gc
 import logging
 import sqlite3
@@ -84,12 +85,19 @@ def run_job(
     folder = RunFolder(plan.job.output_path, started=now(), durable=durable, disk=disk)
     try:
         with RunLog(folder.path, options.notes.format):
+            folder.tell_damage(functools.partial(_tell, options.notes))
             try:
                 return _run_in(folder, plan, _Edge(options, now, connect))
             except sqlite3.Error as error:
                 raise StorageError(folder.path, error) from error
     finally:
         folder.release()
+
+
+def _tell(notes: Notes, what: str) -> None:
+    """Say what an operator must know, whatever was asked to be quiet."""
+    log.warning("%s", what)
+    notes.say(f"promptmill: {what}", level="warning", always=True)
 
 
 class _Edge(NamedTuple):
@@ -139,8 +147,14 @@ class _Run:
     async def run(self) -> RunSummary:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        parts = self._folder.parts(self._layout, self._rows)
-        again = Again(self._options.retry, self._open_again(parts), self._read_part)
+        with self._folder.storage_errors():
+            parts = self._folder.parts(self._layout, self._rows)
+            to_open = self._open_again(parts)
+            for lost in self._folder.lose_damaged(
+                self._layout.results, to_open.values(), self._layout.rows_per_part
+            ):
+                del parts[lost], to_open[lost]
+        again = Again(self._options.retry, to_open, self._read_part)
         done = parts.keys() - again.parts.keys()
         in_parts = sum(parts[number].rows for number in done)
         counters = Counters(self._rows, self._totals(list(parts.values())), self._plan.costs)
@@ -324,11 +338,12 @@ class _Run:
             cost=None if totals.known_cost is None else str(totals.known_cost),
             currency=self._layout.currency,
             attempts=totals.attempts,
-            maybe_paid=totals.maybe_paid + self._folder.journal.maybe_paid(),
+            maybe_paid=None if self._folder.forgot else totals.maybe_paid + self._folder.journal.maybe_paid(),
             sent=counters.sent,
             reused=counters.reused,
             deduplicated=counters.deduplicated,
             changed=self._opened.changed,
+            damaged=self._folder.damage,
             streamed=self._plan.stream,
             elapsed_s=round(elapsed_s, 3),
             run_folder=str(self._folder.path),

@@ -1,9 +1,10 @@
 """`promptmill export`: all parts of a run as one file in input order, streamed, written whole or not at all."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import polars as pl
 import pyarrow as pa
@@ -11,7 +12,8 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import JobError, RunFolderError
 from pipeline.journal import view
-from pipeline.parts import RESULTS
+from pipeline.parts import RESULTS, part_names, reading_part
+from pipeline.storage import LocalFiles, Storage
 
 _FORMATS = (".parquet", ".jsonl", ".csv")
 # A spreadsheet runs a cell that begins with one of these (OWASP, CSV injection).
@@ -31,8 +33,9 @@ def export(folder: Path, output: Path, *, formulas: bool = False, on_note: Calla
             f"{output}: export writes {', '.join(_FORMATS)}; name the file with one of these endings"
         )
     asked_rows = int(view(folder).manifest.get("rows", "0"))
-    parts = sorted((folder / RESULTS).glob("part-*.parquet"), key=lambda part: int(part.stem[5:]))
-    if not parts:
+    results = LocalFiles(folder / RESULTS)
+    names = part_names(results)
+    if not names:
         raise RunFolderError(f"{folder} has no finished part yet; see `promptmill status {folder}`")
     if output.absolute().parent == (folder / RESULTS).absolute():
         raise JobError(
@@ -41,8 +44,7 @@ def export(folder: Path, output: Path, *, formulas: bool = False, on_note: Calla
     scratch = output.with_name(output.name + ".tmp")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        _write(parts, scratch, output.suffix, formulas=formulas)
-        rows = sum(pq.read_metadata(part).num_rows for part in parts)
+        rows = _write(_batches(results, names), scratch, output.suffix, formulas=formulas)
         scratch.replace(output)
     except (OSError, pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise JobError(f"{output} cannot be written: {error}") from error
@@ -56,22 +58,46 @@ def export(folder: Path, output: Path, *, formulas: bool = False, on_note: Calla
     return rows
 
 
-def _write(parts: list[Path], scratch: Path, ending: str, *, formulas: bool) -> None:
-    if ending == ".parquet":
-        schema = pq.read_schema(parts[0]).remove_metadata()
-        with pq.ParquetWriter(scratch, schema, compression="zstd") as writer:
-            for part in parts:
-                with pq.ParquetFile(part) as file:
-                    for batch in file.iter_batches():
-                        writer.write_batch(batch.replace_schema_metadata(None))
-        return
-    frame = pl.scan_parquet(parts)
-    columns = frame.collect_schema().items()
-    if ending == ".jsonl":
-        frame.select(_plain(pl.col(name), kind).alias(name) for name, kind in columns).sink_ndjson(scratch)
-        return
-    cells = [_cell(name, kind, formulas=formulas) for name, kind in columns]
-    frame.select(cells).sink_csv(scratch)
+def _batches(results: Storage, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """All rows of the parts in order. A part without rows gives a batch without rows, for its columns."""
+    for name in names:
+        with reading_part(results, name) as part:
+            schema = part.schema_arrow.remove_metadata()
+            if not part.metadata.num_rows:
+                yield pa.RecordBatch.from_pylist([], schema=schema)
+            for batch in part.iter_batches():
+                yield batch.cast(schema)
+
+
+def _write(batches: Iterator[pa.RecordBatch], scratch: Path, ending: str, *, formulas: bool) -> int:
+    """Write the rows to a file of that ending and return their number."""
+    first = next(batches)
+    rows = 0
+    with contextlib.ExitStack() as opened:
+        if ending == ".parquet":
+            writer = opened.enter_context(pq.ParquetWriter(scratch, first.schema, compression="zstd"))
+            write: Callable[[pa.RecordBatch], object] = writer.write_batch
+        else:
+            write = _text_writer(opened.enter_context(scratch.open("wb")), ending, formulas=formulas)
+        for batch in chain([first], batches):
+            write(batch)
+            rows += batch.num_rows
+    return rows
+
+
+def _text_writer(file: IO[bytes], ending: str, *, formulas: bool) -> Callable[[pa.RecordBatch], object]:
+    header = [True]  # for the next batch
+
+    def write(batch: pa.RecordBatch) -> None:
+        frame = pl.DataFrame(batch)
+        columns = frame.schema.items()
+        if ending == ".jsonl":
+            frame.select(_plain(pl.col(name), kind).alias(name) for name, kind in columns).write_ndjson(file)
+            return
+        cells = [_cell(name, kind, formulas=formulas) for name, kind in columns]
+        frame.select(cells).write_csv(file, include_header=header.pop() if header else False)
+
+    return write
 
 
 def _plain(column: pl.Expr, kind: Any) -> pl.Expr:

@@ -29,12 +29,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.databases import is_damage
 from pipeline.errors import RunFolderError
-from pipeline.kept import KEPT_SCHEMA, KeptAnswers, decode, encode
+from pipeline.kept import KEPT_SCHEMA, KeptAnswers, decode, encode, is_intact
 from pipeline.records import Outcome
 from pipeline.totals import PartRecord
 
-JOURNAL_VERSION = 2
+JOURNAL_VERSION = 3
 FILE_NAME = "journal.sqlite"
 
 _SCHEMA = """
@@ -208,9 +209,36 @@ class Journal:
                 )
             self._db.execute("DELETE FROM reopened WHERE number = ?", (part.number,))
 
+    def restamp(self, part: PartRecord) -> None:
+        """Note that a part's file has another stamp, and is the same."""
+        with self._transaction():
+            self._db.execute("UPDATE parts SET stamp = ? WHERE number = ?", (part.stamp, part.number))
+
     def drop_part(self, number: int) -> None:
         with self._transaction():
-            self._db.execute("DELETE FROM parts WHERE number = ?", (number,))
+            self._drop_part(number)
+
+    def lose_part(self, part: PartRecord, *, rows_kept: bool) -> None:
+        """Note that a part is damaged. Unless its rows are kept here, what it may have paid for is counted here from now on."""
+        with self._transaction():
+            if not rows_kept:
+                self._count_maybe_paid(part.totals.get("maybe_paid", 0))
+            self._drop_part(part.number)
+
+    def _drop_part(self, number: int) -> None:
+        self._db.execute("DELETE FROM parts WHERE number = ?", (number,))
+        self._db.execute("DELETE FROM reopened WHERE number = ?", (number,))
+
+    def drop_damaged(self) -> int:
+        """Let go of the outcomes that are not as they were kept, and say how many: their rows have none any more."""
+        dropped = 0
+        with self._transaction():
+            for table in ("outcomes", "asked_again"):
+                rows = self._db.execute(f"SELECT idx, data FROM {table}")  # noqa: S608  (fixed names)
+                damaged = [(index,) for index, data in rows if not is_intact(data)]
+                self._db.executemany(f"DELETE FROM {table} WHERE idx = ?", damaged)  # noqa: S608
+                dropped += len(damaged)
+        return dropped
 
     # Rows asked again
 
@@ -245,8 +273,7 @@ class Journal:
             self.kept.keep(outcomes)
             self._count_maybe_paid(part.totals.get("maybe_paid", 0))
             self._db.execute("DELETE FROM outcomes WHERE idx >= ? AND idx < ?", (first, first + part.rows))
-            self._db.execute("DELETE FROM parts WHERE number = ?", (part.number,))
-            self._db.execute("DELETE FROM reopened WHERE number = ?", (part.number,))
+            self._drop_part(part.number)
 
     def keep_outcomes(self) -> None:
         """Keep the answers of all rows that have no part; after it no row is settled."""
@@ -341,10 +368,14 @@ def view(folder: Path) -> JournalView:
             return JournalView(
                 manifest=dict(db.execute("SELECT name, value FROM manifest")),
                 parts=list(_parts(db)),
-                outcomes=[decode(data) for (data,) in db.execute(_OPEN_OUTCOMES)],
+                outcomes=[decode(data) for (data,) in db.execute(_OPEN_OUTCOMES) if is_intact(data)],
                 in_flight=db.execute(_IN_FLIGHT).fetchone()[0],
             )
     except sqlite3.Error as error:
+        if is_damage(error):
+            raise RunFolderError(
+                f"{path} is damaged: {error}. Run the job's command again: it sets the file aside and goes on from the parts"
+            ) from error
         raise RunFolderError(
             f"{path} cannot be read: {error}. Look at the folder as the user who runs the job"
         ) from error

@@ -9,6 +9,7 @@ Their order is the input's: of several answers to one question the first goes to
 
 import sqlite3
 from collections.abc import Iterable
+from zlib import crc32
 
 import msgspec
 
@@ -19,8 +20,25 @@ CREATE TABLE IF NOT EXISTS kept (id INTEGER PRIMARY KEY, key TEXT NOT NULL, data
 CREATE INDEX IF NOT EXISTS kept_key ON kept (key);
 CREATE TABLE IF NOT EXISTS shared (key TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
 """
-encode = msgspec.msgpack.Encoder(decimal_format="string").encode
-decode = msgspec.msgpack.Decoder(Outcome).decode
+_encode = msgspec.msgpack.Encoder(decimal_format="string").encode
+_decode = msgspec.msgpack.Decoder(Outcome).decode
+_SUM_BYTES = 4
+
+
+def encode(outcome: Outcome) -> bytes:
+    """An outcome as it is kept. SQLite does not check what a value holds, so its checksum stands behind it."""
+    data = _encode(outcome)
+    return data + crc32(data).to_bytes(_SUM_BYTES)
+
+
+def decode(data: bytes) -> Outcome:
+    """An outcome out of the journal, whose values were looked over when it was opened."""
+    return _decode(memoryview(data)[:-_SUM_BYTES])
+
+
+def is_intact(data: bytes) -> bool:
+    """Whether an outcome is still as it was kept."""
+    return crc32(memoryview(data)[:-_SUM_BYTES]) == int.from_bytes(data[-_SUM_BYTES:])
 
 
 class KeptAnswers:
@@ -47,7 +65,7 @@ class KeptAnswers:
     def take(self, key: str, index: int, row_id: str) -> Outcome | None:
         """A kept answer to this question as the outcome of a row, which the journal must then record."""
         for number, data in self._db.execute("SELECT id, data FROM kept WHERE key = ? ORDER BY id", (key,)):
-            if number not in self._taken_numbers:
+            if number not in self._taken_numbers and is_intact(data):
                 self._taken[index] = number
                 self._taken_numbers.add(number)
                 outcome = decode(data)
@@ -65,7 +83,7 @@ class KeptAnswers:
         if data is None:
             row = self._db.execute("SELECT data FROM shared WHERE key = ?", (key,)).fetchone()
             data = row and row[0]
-        return None if data is None else decode(data)
+        return decode(data) if data is not None and is_intact(data) else None
 
     def settle(self, indexes: Iterable[int]) -> None:
         """Within the transaction that records these rows: what they took is theirs now, what is shared is kept."""

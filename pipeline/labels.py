@@ -2,26 +2,28 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterator
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.jobspec import ResponseSection
-from pipeline.parts import RESULT_COLUMNS
+from pipeline.parts import RESULT_COLUMNS, part_names, reading_part
+from pipeline.storage import Storage
 
 
-def label_lines(results: Path, response: ResponseSection) -> Iterator[str]:
-    """Lines to print after a run that asked for labels; none where it asked for something else, or has no part yet."""
-    if response.labels is None or not any(results.glob("part-*.parquet")):
+def label_lines(results: Storage, response: ResponseSection) -> Iterator[str]:
+    """Lines to print after a run that asked for labels; none where it asked for something else, or has no part yet.
+
+    Raises RunFolderError where a part cannot be read.
+    """
+    if response.labels is None or not (names := part_names(results)):
         return
     found: Counter[str | None] = Counter()
     gold = response.gold
     known = agreed = 0
-    for path in sorted(results.glob("part-*.parquet")):
-        with pq.ParquetFile(path) as part:
+    for file in names:
+        with reading_part(results, file) as part:
             name = gold and _gold_name(gold, part.schema_arrow.names)
             if name and pa.types.is_nested(part.schema_arrow.field(name).type):
                 gold = name = None

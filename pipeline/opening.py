@@ -43,7 +43,8 @@ def open_work(
     folder: RunFolder, plan: Plan, *, limit: int | None, on_progress: Callable[[int], None] | None
 ) -> Opened:
     """Open a folder for a plan. Raises DatasetError, JobError and RunFolderError before anything is changed or sent."""
-    manifest = folder.journal.manifest()
+    with folder.storage_errors():
+        manifest = folder.what_it_was()
     identity = Identity(plan.job.identity(), plan.dataset.fingerprint())
     before = Identity.from_manifest(manifest)
     changed = [] if before is None else identity.changes(before)
@@ -60,7 +61,10 @@ def open_work(
         changed.append("the input's columns")  # fewer rows were looked at before, which had fewer
     unsettled = folder.journal.take_open_attempts()
     if before is not None and (changed or manifest.get("moving")):
-        _take_over(folder, before, int(manifest["rows_per_part"]))
+        with folder.storage_errors():
+            _take_over(folder, before, int(manifest["rows_per_part"]))
+    if folder.forgot:
+        folder.journal.write_manifest({"forgot": "yes"})
     folder.journal.write_manifest(
         {
             **identity.to_manifest(),
@@ -86,6 +90,7 @@ def _take_over(folder: RunFolder, before: Identity, rows_per_part: int) -> None:
     """Make the answers of earlier work ready to be found by their questions."""
     if not folder.journal.manifest().get("moving"):
         folder.adopt_parts(folder.results, before.fingerprint, rows_per_part)
+    folder.lose_damaged(folder.results, folder.journal.parts().values(), rows_per_part)
     keep_answers(folder.journal, folder.results, rows_per_part)
 
 

@@ -6,7 +6,8 @@ bytes come to lie, and that they do so at once, is `storage.py`'s business. Arro
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.errors import RunFolderError
 from pipeline.records import Completion, Failure, Outcome, Priced, Usage
 from pipeline.response import AnswerField
 from pipeline.storage import Storage
@@ -165,6 +167,11 @@ def is_part_name(name: str) -> bool:
     return name.startswith("part-") and name.endswith(".parquet")
 
 
+def part_names(results: Storage) -> list[str]:
+    """The names of all parts there are, in the order of their rows."""
+    return sorted(filter(is_part_name, results.stamps()), key=lambda name: (len(name), name))
+
+
 def write_part(full: OpenRange, layout: Layout) -> PartRecord:
     """Write a full range's part file, whole and durably, and say what it holds. Raises OSError where the disk refuses."""
     outcomes = [outcome for outcome in full.outcomes if outcome is not None]
@@ -176,6 +183,7 @@ def write_part(full: OpenRange, layout: Layout) -> PartRecord:
         "schema_version": SCHEMA_VERSION,
         "number": full.number,
         "rows": full.size,
+        "rows_per_part": layout.rows_per_part,
         "totals": totals.to_json(),
         "answer_fields": [field.name for field in layout.answer_fields],
         "fingerprint": layout.fingerprint,
@@ -183,7 +191,13 @@ def write_part(full: OpenRange, layout: Layout) -> PartRecord:
     table = table.replace_schema_metadata({METADATA_KEY: json.dumps(metadata)})
     dictionary = [name for name in _ENUM_COLUMNS if name in table.column_names]
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", use_dictionary=dictionary)  # type: ignore[arg-type]  # the stub knows bool only
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        use_dictionary=dictionary,  # type: ignore[arg-type]  # the stub knows bool only
+        write_page_checksum=True,
+    )
     data = memoryview(sink.getvalue())
     stamp = layout.results.put(part_name(full.number), data)
     return PartRecord(full.number, full.size, metadata["totals"], stamp, digest(data))
@@ -194,21 +208,73 @@ def digest(data: bytes | memoryview) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def found_part(results: Storage, name: str, fingerprint: str) -> PartRecord | None:
-    """What a part file says of itself, or None where it is not a whole part of the work of this fingerprint."""
+class DamagedPart(Exception):
+    """A part file is not what was written. `name` is the file's, `reason` what is wrong with it."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name} is damaged: {reason}")
+        self.name = name
+        self.reason = reason
+
+
+def open_part(results: Storage, name: str) -> pq.ParquetFile:
+    """A part file, whose pages are checked against their checksums as they are read: reading raises OSError where one is wrong.
+
+    Raises OSError where it cannot be had, DamagedPart where it is no Parquet file.
+    """
+    return _opened(name, results.read(name))
+
+
+def _opened(name: str, data: bytes) -> pq.ParquetFile:
     try:
-        data = results.read(name)
-        described = pq.read_metadata(pa.BufferReader(data))
-    except (OSError, pa.ArrowException):
+        return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedPart(name, one_line(error)) from error
+
+
+def one_line(error: Exception) -> str:
+    """The first line of a library's message."""
+    return str(error).strip().split("\n", 1)[0].rstrip(".") or type(error).__name__
+
+
+@contextmanager
+def reading_part(results: Storage, name: str) -> Iterator[pq.ParquetFile]:
+    """A part file for a reader that can do nothing about damage: what reading raises within becomes a RunFolderError."""
+    try:
+        with open_part(results, name) as part:
+            yield part
+    except (OSError, pa.ArrowException, DamagedPart) as error:
+        raise RunFolderError(
+            f"{results.where}/{name} cannot be read: {one_line(error)}. If it is damaged, `touch` it and run the job's command "
+            "again: it then looks at the file, sets it aside and does its rows again"
+        ) from error
+
+
+def part_metadata(results: Storage, name: str) -> dict[str, Any] | None:
+    """What we wrote into a part file about it; None where it is not ours. Raises as `open_part` does."""
+    return _metadata(open_part(results, name))
+
+
+def _metadata(part: pq.ParquetFile) -> dict[str, Any] | None:
+    text = (part.schema_arrow.metadata or {}).get(METADATA_KEY)
+    metadata = json.loads(text) if text is not None else {}
+    return metadata if metadata.get("schema_version") == SCHEMA_VERSION else None
+
+
+def found_part(results: Storage, name: str, fingerprint: str) -> PartRecord | None:
+    """What a part file that nobody recorded says of itself, or None where it is not of the work of this fingerprint.
+
+    All of it is read. Raises OSError where it cannot be had, DamagedPart where it is not as it was written.
+    """
+    data = results.read(name)
+    part = _opened(name, data)
+    metadata = _metadata(part)
+    if metadata is None or metadata["fingerprint"] != fingerprint or part_name(metadata["number"]) != name:
         return None
-    text = (described.metadata or {}).get(METADATA_KEY)
-    if text is None:
-        return None
-    metadata = json.loads(text)
-    if metadata["schema_version"] != SCHEMA_VERSION or metadata["fingerprint"] != fingerprint:
-        return None
-    if described.num_rows != metadata["rows"]:
-        return None
+    try:
+        part.read()
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedPart(name, one_line(error)) from error
     stamp = results.stamps()[name]
     return PartRecord(metadata["number"], metadata["rows"], metadata["totals"], stamp, digest(data))
 

@@ -26,9 +26,9 @@ class Notes:
     format: LogFormat
     now: Callable[[], datetime]
 
-    def say(self, message: str, *, level: str = "info", **figures: Any) -> None:
-        """Say a sentence; `figures` go along where the format has room for them."""
-        if self.quiet:
+    def say(self, message: str, *, level: str = "info", always: bool = False, **figures: Any) -> None:
+        """Say a sentence, `always` even where it is quiet; `figures` go along where the format has room for them."""
+        if self.quiet and not always:
             return
         if self.format == "json":
             message = _line(self.now(), level, message, figures)

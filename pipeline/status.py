@@ -69,7 +69,6 @@ def read_status(folder: Path) -> RunStatus:
 def _last_reason(folder: Path) -> str | None:
     """Why the last run ended, by its own summary; None where it was killed before it could say."""
     try:
-        summary = json.loads((folder / RUN_FILE).read_bytes())["summary"]
-    except (OSError, ValueError, KeyError):
+        return str(json.loads((folder / RUN_FILE).read_bytes())["summary"]["exit_reason"])
+    except (OSError, ValueError, KeyError, TypeError):  # none yet, or damaged
         return None
-    return str(summary["exit_reason"]) if summary else None

@@ -9,10 +9,12 @@ import contextlib
 import fcntl
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 SCRATCH_SUFFIX = ".tmp"
+DAMAGED = "damaged"
 PRIVATE_FILE = 0o600  # results and journals hold what people asked and were answered
 PRIVATE_FOLDER = 0o700
 
@@ -36,6 +38,9 @@ class Storage(Protocol):
     def read(self, name: str) -> bytes: ...
 
     def remove(self, name: str) -> None: ...
+
+    def set_aside(self, name: str) -> str:
+        """Move a damaged file out of the place, never over another, and say where it lies now."""
 
     def clear_scratch(self) -> None:
         """Remove what a killed process left half-written."""
@@ -77,8 +82,27 @@ def make_folder(path: Path, disk: Disk) -> None:
         disk.sync(folder.parent)
 
 
+def set_aside(paths: Sequence[Path], into: Path, disk: Disk) -> list[Path]:
+    """Move files that belong together into a folder, under names with one number where theirs are taken; return these."""
+    make_folder(into, disk)
+    number = 1
+    while any((into / _numbered(path.name, number)).exists() for path in paths):
+        number += 1
+    moved = [into / _numbered(path.name, number) for path in paths]
+    for path, to in zip(paths, moved, strict=True):
+        disk.rename(path, to)
+    for folder in {into, *(path.parent for path in paths)}:
+        disk.sync(folder)
+    return moved
+
+
+def _numbered(name: str, number: int) -> str:
+    stem, dot, rest = name.partition(".")
+    return name if number == 1 else f"{stem}.{number}{dot}{rest}"
+
+
 class LocalFiles:
-    """A `Storage` in a folder of this machine, which must exist."""
+    """A `Storage` in a folder of this machine, which must exist. What is damaged goes to the folder `damaged` beside it."""
 
     def __init__(self, folder: Path, disk: Disk | None = None) -> None:
         self.folder = folder
@@ -115,6 +139,10 @@ class LocalFiles:
 
     def remove(self, name: str) -> None:
         self._disk.remove(self.folder / name)
+
+    def set_aside(self, name: str) -> str:
+        (moved,) = set_aside([self.folder / name], self.folder.parent / DAMAGED, self._disk)
+        return str(moved)
 
     def clear_scratch(self) -> None:
         for scratch in self.folder.glob(f"*{SCRATCH_SUFFIX}"):

@@ -22,7 +22,8 @@ class RunSummary:
     `streamed` says why answers were streamed, null where they came whole.
     Of this run alone: `sent` counts requests, `reused` rows that took an answer of earlier work in this folder,
     `deduplicated` rows that took the answer of an identical prompt; `changed` says what is new since the last run.
-    `cost` is null where any answer's price is unknown.
+    `cost` is null where any answer's price is unknown, `maybe_paid` where the journal was once damaged, and with it the
+    knowledge of what was in flight; `damaged` says what this run found damaged.
     """
 
     job: str
@@ -37,11 +38,12 @@ class RunSummary:
     cost: str | None
     currency: str | None
     attempts: int
-    maybe_paid: int
+    maybe_paid: int | None
     sent: int
     reused: int
     deduplicated: int
     changed: list[str]
+    damaged: list[str]
     streamed: str | None
     elapsed_s: float
     run_folder: str

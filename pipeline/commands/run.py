@@ -12,6 +12,7 @@ from pipeline.jobspec import seconds
 from pipeline.labels import label_lines
 from pipeline.records import Status
 from pipeline.run_log import LogFormat, Notes
+from pipeline.storage import LocalFiles
 
 
 def carry_out(
@@ -47,7 +48,7 @@ def carry_out(
     click.echo(summary.to_json())  # first: whoever reads it gets it, whatever becomes of stderr
     if summary.exit_code:
         notes.say(f"promptmill: {summary.exit_reason}", level="error", exit_code=summary.exit_code)
-    for line in label_lines(Path(summary.results), plan.job.file.response):
+    for line in label_lines(LocalFiles(Path(summary.results)), plan.job.file.response):
         notes.say(line)
     notes.say(f"results: {summary.results}/*.parquet ({summary.done:,} of {summary.rows:,} rows)")
     return summary.exit_code

@@ -139,6 +139,7 @@ def resume(rig: Rig, instant: Instant, scratch: Path) -> None:
     assert after.whole(), instant.name
     assert not transport.asked.keys() & done, instant.name
     assert ran.taken == maybe_paid, instant.name
+    assert not ran.damage, instant.name
     assert ran.counters.totals.rows == rig.rows, instant.name
     # Only what was in flight is asked twice: on the wire, or its answer here but not yet on disk.
     waiting_to_retry = {row_id for row_id in instant.asked if row_id not in done}
@@ -233,6 +234,7 @@ def test_a_retry_killed_at_any_instant_keeps_what_it_was_answered_and_every_row_
         assert after.whole(), instant.name
         ran = run_virtual(after.run(transport))
         assert not transport.asked, instant.name
+        assert not ran.damage, instant.name
         assert after.whole(), instant.name
         assert answered_on_disk(after.out) == answered, instant.name
         assert ran.counters.totals.status["ok"] == len(answered), instant.name

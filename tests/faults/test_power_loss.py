@@ -125,7 +125,7 @@ def resumed(rig: Rig, instant: Instant, root: Path) -> set[str]:
     """The rows that are asked when what the loss of power left is run again."""
     transport = FakeTransport(ask_again)
     again = replace(rig, at=root / "run", disk=None)
-    run_virtual(again.run(transport))
+    assert not run_virtual(again.run(transport)).damage
     assert again.whole()
     return set(transport.asked)
 

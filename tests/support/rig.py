@@ -127,12 +127,13 @@ def tenth_of_a_cent_a_token(outcomes: Sequence[Outcome]) -> list[Decimal | None]
 
 
 class Ran(NamedTuple):
-    """What a run came to. `taken` are the attempts an earlier run left open."""
+    """What a run came to. `taken` are the attempts an earlier run left open, `damage` what was found damaged."""
 
     runner: Runner
     counters: Counters
     taken: int
     asker: Asker
+    damage: list[str]
 
 
 @dataclass(kw_only=True)
@@ -224,7 +225,7 @@ class Rig:
             during(ran.runner)
             await ran.runner.run()
             ran.counters.sum_up()
-            return ran._replace(taken=taken)
+            return ran._replace(taken=taken, damage=folder.damage)
         finally:
             folder.release()
 
@@ -286,7 +287,7 @@ class Rig:
             run_id="this-run",
         )
         feeder.start(parts.keys() - to_open.keys())
-        return Ran(runner, counters, 0, asker)
+        return Ran(runner, counters, 0, asker, [])
 
     def to_open(self, journal: Journal, parts: dict[int, PartRecord]) -> dict[int, PartRecord]:
         """The parts that are to be written anew, as the engine finds them."""

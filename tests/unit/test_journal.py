@@ -248,14 +248,14 @@ def test_a_view_opens_folders_of_any_name_and_after_the_run_too(tmp_path: Path) 
         journal.write_manifest({"name": "n"})
 
     with_journal(folder, use)
-    assert view(folder) == JournalView({"journal_version": "2", "name": "n", "rows_per_part": "4"}, [], [], 0)
+    assert view(folder) == JournalView({"journal_version": "3", "name": "n", "rows_per_part": "4"}, [], [], 0)
 
 
 def test_a_view_of_what_is_no_run_folder_says_so(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match=r"is not a run folder: it has no journal\.sqlite"):
         view(tmp_path)
     (tmp_path / FILE_NAME).write_bytes(b"not a database, whatever its name" * 100)
-    with pytest.raises(RunFolderError, match="cannot be read: file is not a database"):
+    with pytest.raises(RunFolderError, match="is damaged: file is not a database"):
         view(tmp_path)
 
 
@@ -264,7 +264,7 @@ def test_a_journal_of_another_version_is_left_alone(tmp_path: Path) -> None:
         journal.write_manifest({"journal_version": "99"})
 
     with_journal(tmp_path, use)
-    with pytest.raises(RunFolderError, match="journal 99, here 2"):
+    with pytest.raises(RunFolderError, match="journal 99, here 3"):
         Journal(tmp_path)
 
 

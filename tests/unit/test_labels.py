@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.jobspec import ResponseSection
 from pipeline.labels import label_lines
+from pipeline.storage import LocalFiles
 
 LABELS = ["positive", "negative"]
 
@@ -18,7 +19,7 @@ def said(folder: Path, *parts: dict[str, Any] | pa.Table, **response: Any) -> li
     for number, part in enumerate(parts):
         table = part if isinstance(part, pa.Table) else pa.table(part)
         pq.write_table(table, folder / f"part-{number:05d}.parquet")
-    return list(label_lines(folder, ResponseSection(**{"labels": LABELS, **response})))
+    return list(label_lines(LocalFiles(folder), ResponseSection(**{"labels": LABELS, **response})))
 
 
 def test_labels_are_counted_over_all_parts_in_the_jobs_order(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
         "schedule",
         "run_log",
     },
-    {"failures", "pricing", "model_rules"},
+    {"failures", "pricing", "model_rules", "databases"},
     {"media", "protocol", "response"},
     {"render"},
     {

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.parts import (
+    DamagedPart,
     InputColumn,
     Layout,
     OpenRange,
@@ -310,10 +311,12 @@ def test_what_is_not_a_whole_part_is_not_taken_for_one(tmp_path: Path) -> None:
     target = layout(tmp_path)
     written(target, *(outcome(n) for n in range(4)))
     whole = path(target, 0).read_bytes()
-    assert found_part(target.results, part_name(1), target.fingerprint) is None
     for size in (0, 1, len(whole) // 2, len(whole) - 1):
         path(target, 1).write_bytes(whole[:size])
-        assert found_part(target.results, part_name(1), target.fingerprint) is None
+        with pytest.raises(DamagedPart):
+            found_part(target.results, part_name(1), target.fingerprint)
+    path(target, 1).write_bytes(whole)
+    assert found_part(target.results, part_name(1), target.fingerprint) is None
     pq.write_table(pa.table({"a": [1]}), path(target, 1))
     assert found_part(target.results, part_name(1), target.fingerprint) is None
 

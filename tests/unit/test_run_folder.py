@@ -138,11 +138,10 @@ def test_a_folder_that_cannot_be_used_is_told_in_a_sentence(tmp_path: Path) -> N
     (tmp_path / "file").write_text("")
     with pytest.raises(SetupError, match=r"file is a file: set another output.path"):
         RunFolder(tmp_path / "file", started=NOW)
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    (broken / FILE_NAME).write_bytes(b"no database at all, alas" * 100)
-    with pytest.raises(SetupError, match="cannot be used: file is not a database"):
-        RunFolder(broken, started=NOW)
+    taken = tmp_path / "taken"
+    (taken / FILE_NAME).mkdir(parents=True)
+    with pytest.raises(SetupError, match="cannot be used: unable to open database file"):
+        RunFolder(taken, started=NOW)
 
 
 def test_a_second_run_over_the_same_folder_is_refused(tmp_path: Path) -> None:

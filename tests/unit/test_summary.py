@@ -67,6 +67,7 @@ def test_the_summary_is_one_line_of_ascii_json() -> None:
         reused=0,
         deduplicated=0,
         changed=[],
+        damaged=[],
         elapsed_s=0.5,
         run_folder="/data/结果\udcff",
         results="/data/results",
