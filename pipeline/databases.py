@@ -6,7 +6,8 @@ log it silently leaves out everything behind the first frame whose checksum is w
 
 import sqlite3
 import struct
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,28 @@ class Look(NamedTuple):
 
     damage: str | None
     lost_commits: bool = False
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A database to look at in one transaction, while another process may be writing it. Raises sqlite3.Error."""
+    with closing(_connect(path, "mode=ro")) as db:
+        try:
+            db.execute("BEGIN")
+            db.execute("SELECT 1 FROM sqlite_master")
+        except sqlite3.OperationalError as error:
+            is_closed = not path.with_name(path.name + "-wal").exists()
+            if error.sqlite_errorcode != sqlite3.SQLITE_CANTOPEN or not is_closed:
+                raise
+            # A write-ahead log is read through shared memory, which cannot be made in a folder that takes no files.
+            with closing(_connect(path, "immutable=1")) as frozen:
+                yield frozen
+                return
+        yield db
+
+
+def _connect(path: Path, how: str) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None)
 
 
 def is_damage(error: sqlite3.Error) -> bool:

@@ -307,7 +307,7 @@ class _Run:
             with end_stops(runner.stop, end):
                 async with (
                     shown(meter, self._options.notes, name=job.name),
-                    kept_live(self._folder, meter, counters, self._metrics),
+                    kept_live(self._folder, meter, counters, self._metrics, runner.fail),
                 ):
                     await runner.run()
         finally:

@@ -6,6 +6,7 @@
     │   └── SetupError              2   the machine: a missing package, variable or permission
     ├── RunFolderError              2   the run folder is not usable for this job
     ├── StorageError (run_folder)   1   the run folder took no more writes
+    ├── RunFolderGone (run_folder)  1   it was deleted or moved under the run
     ├── RunFolderBusy               75  another run holds it
     └── ServerStartError            4   a server we start as a child (local model, simulator) did not come up
 

@@ -25,11 +25,10 @@ import json
 import logging
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.databases import is_damage
+from pipeline.databases import is_damage, reading
 from pipeline.errors import RunFolderError
 from pipeline.kept import KEPT_SCHEMA, KeptAnswers, decode, encode, is_intact
 from pipeline.records import Outcome
@@ -363,8 +362,7 @@ def view(folder: Path) -> JournalView:
             f"{folder} is not a run folder: it has no {FILE_NAME}. Give the job's output.path"
         )
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
-            db.execute("BEGIN")
+        with reading(path) as db:
             return JournalView(
                 manifest=dict(db.execute("SELECT name, value FROM manifest")),
                 parts=list(_parts(db)),

@@ -5,14 +5,14 @@ import contextlib
 import json
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from pipeline.jobspec import Target
 from pipeline.limits import LocalGate
 from pipeline.metrics import MetricsFile
 from pipeline.progress import Counters, LimitsView, Meter, as_json
-from pipeline.run_folder import RunFolder
+from pipeline.run_folder import RunFolder, RunFolderGone
 
 log = logging.getLogger("promptmill")
 _EVERY_S = 2.0
@@ -33,9 +33,16 @@ def limits_view(gate: LocalGate, target: Target) -> LimitsView:
 
 @contextlib.asynccontextmanager
 async def kept_live(
-    folder: RunFolder, meter: Meter, counters: Counters, metrics: MetricsFile | None
+    folder: RunFolder,
+    meter: Meter,
+    counters: Counters,
+    metrics: MetricsFile | None,
+    fail: Callable[[Exception, float], None],
 ) -> AsyncIterator[None]:
-    """Leave a snapshot in the journal every other second, and in the metrics file where one is asked for."""
+    """Leave a snapshot in the journal every other second, and in the metrics file where one is asked for.
+
+    `fail` is called with what ends the run, and the grace of requests in flight: the folder is gone, with all they may bring.
+    """
     loop = asyncio.get_running_loop()
 
     def write(live: dict[str, Any] | None) -> None:
@@ -45,6 +52,9 @@ async def kept_live(
 
     async def keep() -> None:
         while True:
+            if not folder.is_there():
+                fail(RunFolderGone(folder.path), 0.0)
+                return
             snapshot = meter.snapshot(loop.time())
             write(as_json(snapshot))
             if metrics is not None:

@@ -46,6 +46,16 @@ class StorageError(PromptmillError):
         )
 
 
+class RunFolderGone(PromptmillError):
+    """The run folder was deleted or moved while the run went on."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            f"the run folder {folder} is gone: somebody deleted or moved it, or its {FILE_NAME}, while the run went on. Answers "
+            "could not be kept any more, so nothing more is asked. Put it back if you have it, and run the same command again"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """What a folder is a run of: a hash for each part of the job, and the dataset's fingerprint."""
@@ -114,6 +124,7 @@ class RunFolder:
                     self._found(
                         f"{dropped:,} outcomes in {path / FILE_NAME} are damaged: their rows are asked again"
                     )
+                self._journal_file = _identity(path / FILE_NAME)
                 undo.pop_all()
         except FileExistsError as error:
             raise SetupError(f"the run folder {path} is a file: set another output.path") from error
@@ -254,6 +265,13 @@ class RunFolder:
                 )
         return recorded
 
+    def is_there(self) -> bool:
+        """Whether the journal that is being written still lies in the folder."""
+        try:
+            return _identity(self.path / FILE_NAME) == self._journal_file
+        except OSError:
+            return False
+
     @contextlib.contextmanager
     def storage_errors(self) -> Iterator[None]:
         """Makes of what the folder's disk refuses within the block a StorageError."""
@@ -275,6 +293,12 @@ class RunFolder:
     def release(self) -> None:
         self.journal.close()
         self._lock.release()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """What a file is while it lives, whatever its name."""
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino
 
 
 def sum_parts(parts: Sequence[PartRecord]) -> Totals:

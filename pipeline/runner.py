@@ -79,7 +79,7 @@ class Runner:
         self.feeder.on_no_room = self._settle_held
         writer = self._begin(self._write_parts())
         self._begin_workers(min(FIRST_WORKERS, self.workers))
-        # What they raise has gone to `_failed` when they end.
+        # What they raise has gone to `fail` when they end.
         while working := [task for task in self._tasks if not task.done()]:
             await asyncio.wait(working)
         try:
@@ -87,7 +87,7 @@ class Runner:
                 self._settle_held()
             self.journal.flush()
         except sqlite3.Error as error:
-            self._failed(error)
+            self.fail(error)
         self._full.put_nowait(None)
         await asyncio.gather(writer, return_exceptions=True)
         if self._error is not None:
@@ -110,6 +110,13 @@ class Runner:
                 task.cancel()
         asyncio.get_running_loop().call_later(self.grace_s if grace_s is None else grace_s, self._end_grace)
 
+    def fail(self, error: BaseException, grace_s: float | None = None) -> None:
+        """Stop because of what no row can help; `run` raises it."""
+        if isinstance(error, sqlite3.Error):
+            error = StorageError(self.layout.results.where, error)
+        self._error = self._error or error
+        self.stop(Stop(error.exit_code if isinstance(error, PromptmillError) else 1, str(error)), grace_s)
+
     def interrupt(self, stop: Stop) -> None:
         """Stop because somebody asks for it; where the run is stopping already, end the grace at once."""
         if self.stopped is None:
@@ -131,13 +138,7 @@ class Runner:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._failed(error)
-
-    def _failed(self, error: BaseException) -> None:
-        if isinstance(error, sqlite3.Error):
-            error = StorageError(self.layout.results.where, error)
-        self._error = self._error or error
-        self.stop(Stop(error.exit_code if isinstance(error, PromptmillError) else 1, str(error)))
+            self.fail(error)
 
     async def _work(self) -> None:
         me = asyncio.current_task()

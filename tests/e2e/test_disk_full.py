@@ -4,6 +4,9 @@ A bound on the size of the process's files stands for the full disk: the kernel 
 """
 
 import resource
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -71,3 +74,107 @@ def test_a_disk_that_is_full_from_the_start_sends_nothing(place: Workplace, prov
     assert "cannot be " in ended.stderr
     assert "Traceback" not in ended.stderr
     assert place.run().code == 0
+
+
+class SmallDisk:
+    """A file system of its own at a path, of a size that can be changed."""
+
+    def __init__(self, path: Path, size: str) -> None:
+        self.path = path
+        path.mkdir()
+        self._mount("-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs")
+
+    def remount(self, options: str) -> None:
+        self._mount("-o", f"remount,{options}")
+
+    def close(self) -> None:
+        subprocess.run(["umount", self.path], check=True)
+
+    def _mount(self, *how: str) -> None:
+        subprocess.run(["mount", *how, self.path], check=True, capture_output=True)
+
+
+@pytest.fixture
+def disk(place: Workplace) -> Iterator[SmallDisk]:
+    """The run folder is a disk of 1 MiB."""
+    try:
+        disk = SmallDisk(place.out, "1m")
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("who runs the tests may not mount a file system here")
+    yield disk
+    disk.close()
+
+
+def is_whole(place: Workplace, rows: int) -> bool:
+    return pl.read_parquet(place.out / "results")["row_id"].to_list() == [f"r{n}" for n in range(rows)]
+
+
+def test_a_disk_that_fills_up_ends_the_run_and_room_lets_the_same_command_finish(
+    place: Workplace, provider: Provider, disk: SmallDisk
+) -> None:
+    place.write_rows(400)
+    place.point_at(provider)
+    full = place.run()
+    assert_said(*full)
+    assert "full" in full.stderr
+    assert 1 <= provider.ledger.received < 400
+    # Still no room: nothing more is sent than what a commit had room for, and nothing is forgotten.
+    assert place.run().code in (1, 2)
+    disk.remount("size=64m")
+    ended = place.run()
+    assert (ended.code, ended.summary["done"], is_whole(place, 400)) == (0, 400, True)
+    assert provider.ledger.repeated <= 4 + 4
+    assert ended.summary["maybe_paid"] >= provider.ledger.repeated
+    assert ended.summary["damaged"] == []
+
+
+def test_a_folder_that_takes_no_files_is_refused_before_anything_is_sent_and_can_still_be_looked_at(
+    place: Workplace, provider: Provider, disk: SmallDisk
+) -> None:
+    disk.remount("size=64m")
+    place.point_at(provider)
+    assert place.run().code == 0
+    place.write_rows(50)
+    disk.remount("ro")
+    refused = place.run()
+    assert (refused.code, refused.stdout, provider.ledger.received) == (2, "", 40)
+    assert (
+        "cannot be used: Read-only file system. Make it writable, or set another output.path"
+        in refused.stderr
+    )
+    status = place.promptmill("status", "out")
+    assert (status.code, "finished, 40 of 40 rows" in status.stdout) == (0, True)
+    assert place.promptmill("export", "out", "-o", "all.csv").code == 0
+    disk.remount("rw")
+    ended = place.run()
+    assert (ended.code, ended.summary["sent"], is_whole(place, 50)) == (0, 10, True)
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved", "made anew"])
+def test_a_run_whose_folder_is_taken_away_stops_within_seconds(
+    place: Workplace, provider: Provider, how: str
+) -> None:
+    place.point_at(provider)
+    provider.hold_after(12)
+    away = place.folder / "away"
+    with place.promptmill.started("run", "job.toml") as run:
+        run.until(lambda: provider.held == 4, "four requests are held")
+        place.out.rename(away)
+        if how == "deleted":
+            shutil.rmtree(away)
+        elif how == "made anew":
+            place.out.mkdir()
+        ended = run.end()
+    provider.release()
+    assert (ended.code, ended.stdout) == (1, "")
+    assert f"the run folder {place.out} is gone: somebody deleted or moved it" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert provider.ledger.received < 40
+    if how != "deleted":
+        shutil.rmtree(place.out, ignore_errors=True)
+        away.rename(place.out)
+    again = place.run()
+    assert (again.code, again.summary["done"], is_whole(place, 40)) == (0, 40, True)
+    if how != "deleted":
+        assert provider.ledger.repeated <= 4
+        assert again.summary["maybe_paid"] == 4
