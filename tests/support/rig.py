@@ -81,7 +81,8 @@ def refusal(status: int, code: str = "some_code", message: str = "no") -> Respon
 
 def lost(kind: FailureKind = FailureKind.TRANSPORT, **more: Any) -> Failure:
     """What a transport says of a request that got no answer."""
-    return Failure(kind, "reset", "the connection was reset", **({"maybe_paid": True} | more))
+    said = {"code": "reset", "message": "the connection was reset", "maybe_paid": True}
+    return Failure(kind, **(said | more))
 
 
 @dataclass
