@@ -48,6 +48,8 @@ class Connection:
         return request
 
     async def send(self, data: bytes) -> None:
+        if self.writer.transport.is_closing():  # the loops do not agree on what a write then raises
+            raise ConnectionResetError
         self.writer.write(data)
         await self.writer.drain()
 
