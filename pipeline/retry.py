@@ -72,7 +72,7 @@ class _RowState:
     admitted_s: float = 0.0  # the latest attempt
     attempts: int = 0
     uncounted: int = 0
-    unreached: int = 0
+    away: int = 0  # attempts that found the provider away
     own_bound: int = 0  # attempts that ended in a kind with a bound of its own
     maybe_paid: int = 0
     started_at_us: int | None = None
@@ -236,22 +236,20 @@ class Asker:
         if failure.uncounted:
             row.uncounted += 1
             row.attempts -= 1
-        elif self._unreached(failure):
-            row.unreached += 1
+        elif self._away(failure):
+            row.away += 1
             row.attempts -= 1
         return Next.LEAVE if self.stopping() else Next.AGAIN
 
-    def _unreached(self, failure: Failure) -> bool:
-        """Whether the provider, which had answered before, was not there: that says nothing about the row, and cost nothing.
+    def _away(self, failure: Failure) -> bool:
+        """Whether the provider, which had answered before, was not there or said so (503): nothing is said about the row then.
 
-        Such attempts do not count, or an outage of half a minute would cost every row it meets; the row's deadline bounds them.
+        Such an attempt cost nothing and does not count, or an outage of half a minute would cost every row it meets; the row's
+        deadline bounds them.
         """
-        return (
-            self._answered
-            and failure.http_status is None
-            and not failure.maybe_paid
-            and failure.kind in _LOST
-        )
+        if not self._answered or failure.maybe_paid:
+            return False
+        return failure.http_status == 503 or (failure.http_status is None and failure.kind in _LOST)
 
     def _note_failed(self, row: _RowState, failure: Failure) -> None:
         # An invalid answer was paid for; should the row stay without outcome, the next run pays again.
@@ -275,9 +273,9 @@ class Asker:
         if policy.max_attempts is not None and row.own_bound >= policy.max_attempts:
             return False
         elapsed_s = asyncio.get_running_loop().time() - row.began_s
-        return (
-            row.attempts < self.spec.max_attempts or self._unreached(failure)
-        ) and elapsed_s + self._wait_s(row, failure, uniform=0.0) <= self.spec.row_deadline_s
+        return (row.attempts < self.spec.max_attempts or self._away(failure)) and elapsed_s + self._wait_s(
+            row, failure, uniform=0.0
+        ) <= self.spec.row_deadline_s
 
     async def _retry(
         self, row: _RowState, first: Failure, sending: dict[int, float]
@@ -315,7 +313,7 @@ class Asker:
         if not isinstance(failure, Failure) or failure.uncounted:
             return 0.0
         backoff = POLICIES[failure.kind].backoff
-        drawn_s = backoff.wait_s(row.attempts + row.unreached, uniform) if backoff else 0.0
+        drawn_s = backoff.wait_s(row.attempts + row.away, uniform) if backoff else 0.0
         return max(drawn_s, failure.retry_after_s or 0.0)
 
     def _repaired(self, row: _RowState, invalid: Failure, answer: Completion) -> Request:

@@ -215,10 +215,11 @@ def test_with_a_third_of_all_streams_broken_each_row_ends_with_its_own_answer_or
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [11, 12])
+@pytest.mark.parametrize(("seed", "core"), [(11, "fast"), (12, "fast"), (13, "httpx")])
 def test_of_twenty_thousand_rows_under_all_faults_none_is_wrong(
-    tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, seed: int, core: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    figures = hold(tmp_path, 20_000, seed, shares=WHOLE | RARELY_429, attempts=6, patience_s=900)
+    options = ("--set", f"transport.core={core}")
+    figures = hold(tmp_path, 20_000, seed, *options, shares=WHOLE | RARELY_429, attempts=6, patience_s=900)
     with capsys.disabled():
         sys.stdout.write(f"\n{figures}\n")

@@ -6,6 +6,7 @@ from contextlib import suppress
 import pytest
 
 from pipeline.records import Failure, FailureKind, Response
+from pipeline.transport import Endpoint, Sink
 from tests.support.clients import CLIENTS, Client, answered, failed, request
 from tests.support.servers import (
     OK,
@@ -19,7 +20,7 @@ from tests.support.servers import (
     silent,
     stalling_after,
 )
-from tests.support.wire_faults import respond
+from tests.support.wire_faults import huge, respond
 
 PARTIAL_HEAD = b"HTTP/1.1 200 OK\r\ncontent-ty"
 PARTIAL_BODY = b"HTTP/1.1 200 OK\r\nx-request-id: r-1\r\ncontent-length: 100\r\n\r\n{"
@@ -293,6 +294,29 @@ def test_an_answer_over_the_bound_is_given_up_and_its_connection_closed(
             await asyncio.wait_for(server.closed_by_client.wait(), 5)
 
     client.run(main())
+
+
+@pytest.mark.parametrize("sink", [None, lambda _: None], ids=["whole", "streamed"])
+def test_of_300_mb_no_more_is_taken_than_the_bound(client: Client, sink: Sink | None) -> None:
+    taken = 0
+
+    async def script(conn: Connection) -> None:
+        nonlocal taken
+        await conn.read_request()
+        kind = b"text/event-stream" if sink else b"application/json"
+        for piece in huge(kind):
+            await conn.send(piece)
+            taken += len(piece)
+
+    async def main() -> None:
+        async with serve(script) as server, client.open(server.url) as transport:
+            failure = await transport.send(request(), sink)
+            assert isinstance(failure, Failure)
+            assert (failure.kind, failure.code) == (FailureKind.TOO_LARGE, "response_too_large")
+
+    client.run(main())
+    bound = Endpoint(url="http://localhost", headers={}, max_connections=1).max_response_bytes
+    assert taken < bound + 16 * 1024 * 1024, "the rest lies in the buffers of two sockets"
 
 
 def test_an_answer_at_the_bound_is_whole(client: Client) -> None:

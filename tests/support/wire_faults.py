@@ -65,9 +65,10 @@ def dripping(answer: Answer) -> Iterable[bytes]:
     return (answer.raw[n : n + 1] for n in range(len(answer.raw) - 1))
 
 
-def huge(_: Answer) -> Iterable[bytes]:
-    """A JSON answer of 300 MB, in chunks."""
-    yield _CHUNKED + chunk(b'{"choices": [{"message": {"content": "')
+def huge(kind: bytes = b"application/json") -> Iterable[bytes]:
+    """An answer of 300 MB, in chunks."""
+    yield b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n\r\n" % kind
+    yield chunk(b'{"choices": [{"message": {"content": "')
     for _ in range(HUGE_BYTES // len(_PIECE)):
         yield chunk(_PIECE)
 
@@ -149,7 +150,7 @@ FAULTS: dict[str, Fault] = {
     "invalid UTF-8": Fault(said=saying(respond(b"\xff\xfe\x80" * 100))),
     "invalid UTF-8 in the text": Fault(said=replaced(b'"content":"', b'"content":"\xff')),
     "300 MB announced": Fault(said=saying(_OK + b"content-length: %d\r\n\r\n" % HUGE_BYTES), then=Then.STALL),
-    "300 MB in chunks": Fault(said=huge),
+    "300 MB in chunks": Fault(said=lambda _: huge()),
     "gzip bomb": Fault(said=encoded(b"gzip", lambda _: bomb())),
     "br unasked": Fault(said=encoded(b"br", lambda answer: answer.body)),
     # Lawful, and so without any effect
