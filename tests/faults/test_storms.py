@@ -15,8 +15,8 @@ from pipeline.records import FailureKind, Response
 from tests.support.clock import START_S, run_virtual
 from tests.support.rig import FakeTransport, Reply, Rig, Script, answer, lost, refusal
 
-ROWS = 2_000
-PER_S = 100
+ROWS = 1_000
+PER_S = 50
 ATTEMPTS = 6
 LATENCY_S = 0.5
 
@@ -52,7 +52,7 @@ def run(folder: Path, script: Script, **more: float) -> tuple[Rig, list[float]]:
         folder=folder,
         rows=ROWS,
         rows_per_part=500,
-        workers=200,
+        workers=100,
         max_attempts=ATTEMPTS,
         requests_per_minute=60 * PER_S,
         **more,
