@@ -42,6 +42,7 @@ from pipeline.storage import Disk
 from pipeline.summary import RunSummary, Stop, ending
 from pipeline.totals import PartRecord, Totals
 from pipeline.transport import Core, Endpoint, Transport, open_transport
+from pipeline.watchdog import Watchdog, watching
 
 try:
     from uvloop import new_event_loop
@@ -306,7 +307,8 @@ class _Run:
         try:
             with end_stops(runner.stop, end):
                 async with (
-                    shown(meter, self._options.notes, name=job.name),
+                    shown(meter, self._options.notes, name=job.name) as say,
+                    watching(Watchdog(counters, runner.sending, endpoint.idle_timeout_s), say),
                     kept_live(self._folder, meter, counters, self._metrics, runner.fail),
                 ):
                     await runner.run()

@@ -44,8 +44,8 @@ class Backoff:
 class Policy:
     """What follows from one failure kind.
 
-    `max_attempts`: this kind's own bound on the attempts of a row; the job's `[retry]` holds too, and the
-    smaller wins. None: the job's alone.
+    `max_attempts`: so many attempts of a row may end in such a kind, and no more; the job's `[retry]` bounds all
+    of them together. None: the job's alone.
     `slows`: what cools down for everyone: the pace of requests, the pace of tokens, both after a burst (a
     slow start), or the number in flight.
     `ends`: what is over once it is not retried (again). `row`: the row is settled with `status`. `run`: the

@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -27,6 +27,9 @@ _NAME_CHARS = 24
 _BAR_CHARS = 32
 _LEAST_BAR_CHARS = 4
 _BETWEEN = " · "
+
+# Says a sentence, and how much it matters: "info" or "warning".
+Say = Callable[[str, str], None]
 
 
 @dataclass(slots=True)
@@ -176,20 +179,31 @@ def _of(limit: float | None) -> str:
 
 
 @contextlib.asynccontextmanager
-async def shown(meter: Meter, notes: Notes, *, name: str) -> AsyncIterator[None]:
-    """Show the run's progress while the block runs: a live bar on a terminal, else a note every few seconds."""
+async def shown(meter: Meter, notes: Notes, *, name: str) -> AsyncIterator[Say]:
+    """Show the run's progress while the block runs: a live bar on a terminal, else a note every few seconds.
+
+    Yields what says a sentence in between, above the bar.
+    """
     if notes.quiet:
-        yield
+        yield lambda message, level: None
         return
-    live = notes.format == "text" and notes.stream.isatty()
-    ticker = asyncio.create_task(_bar(meter, notes.stream, name) if live else _lines(meter, notes, name))
+    console = Console(file=notes.stream) if notes.format == "text" and notes.stream.isatty() else None
+
+    def say(message: str, level: str) -> None:
+        with contextlib.suppress(OSError):  # a terminal that was closed must not end the run
+            if console is None:
+                notes.say(f"{name}: {message}", level=level)
+            else:
+                console.print(f"{name}: {message}", markup=False, highlight=False)
+
+    ticker = asyncio.create_task(
+        _lines(meter, notes, name) if console is None else _bar(meter, console, name)
+    )
     try:
-        yield
+        yield say
     finally:
         ticker.cancel()
-        with contextlib.suppress(
-            asyncio.CancelledError, OSError
-        ):  # a terminal that was closed must not end the run
+        with contextlib.suppress(asyncio.CancelledError, OSError):
             await ticker
 
 
@@ -219,9 +233,8 @@ async def _lines(meter: Meter, notes: Notes, name: str, every_s: float = 5.0) ->
         notes.say(said, **as_json(snapshot))
 
 
-async def _bar(meter: Meter, stream: TextIO, name: str, every_s: float = 0.25) -> None:
+async def _bar(meter: Meter, console: Console, name: str, every_s: float = 0.25) -> None:
     loop = asyncio.get_running_loop()
-    console = Console(file=stream)
     with Live(console=console, auto_refresh=False, redirect_stdout=False) as live:
 
         def draw() -> None:

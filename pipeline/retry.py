@@ -34,6 +34,7 @@ from pipeline.response import AnswerCheck
 from pipeline.transport import Transport
 
 _UNCOUNTED_LIMIT = 3
+_LOST = (FailureKind.TRANSPORT, FailureKind.TIMEOUT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +72,8 @@ class _RowState:
     admitted_s: float = 0.0  # the latest attempt
     attempts: int = 0
     uncounted: int = 0
+    away: int = 0  # attempts that found the provider away
+    own_bound: int = 0  # attempts that ended in a kind with a bound of its own
     maybe_paid: int = 0
     started_at_us: int | None = None
     queue_ms: float | None = None
@@ -104,12 +107,15 @@ class Asker:
     wall_us: Callable[[], int]
     spec: RetrySpec
     stopping: Callable[[], bool]
+    _answered: bool = False
     _kind_since_s: dict[FailureKind, float] = field(default_factory=dict)
 
-    async def ask(self, prompt: Prompt, request: Request, sending: set[int]) -> Outcome | RunEnded | None:
+    async def ask(
+        self, prompt: Prompt, request: Request, sending: dict[int, float]
+    ) -> Outcome | RunEnded | None:
         """Ask one prompt until it is settled; None where the run is stopping and the row is left for the next run.
 
-        `sending` holds the row's index while a request of it is on the wire.
+        `sending` holds the row's index while a request of it is on the wire, with the loop's time since when.
         """
         row = _RowState(prompt, request, began_s=asyncio.get_running_loop().time())
         result = await self._attempt(row, sending)
@@ -124,7 +130,7 @@ class Asker:
                 return RunEnded(result)
         return self._outcome(row, result)
 
-    async def _attempt(self, row: _RowState, sending: set[int]) -> Completion | Failure:
+    async def _attempt(self, row: _RowState, sending: dict[int, float]) -> Completion | Failure:
         loop = asyncio.get_running_loop()
         queued_s = loop.time()
         reserved = self.expectation.tokens(row.request.tokens_estimate)
@@ -136,7 +142,7 @@ class Asker:
             row.queue_ms = queue_s * 1000
             # The limits' line may be longer than a row's deadline, which is for what the row itself meets.
             row.began_s += queue_s
-            sending.add(row.request.index)
+            sending[row.request.index] = row.admitted_s
             await self.journal.begin_attempt(row.request.index)
             if row.started_at_us is None:
                 row.started_at_us = self.wall_us()
@@ -145,7 +151,7 @@ class Asker:
             result = await self._send(row)
             used = self._used_tokens(row, result)
         finally:
-            sending.discard(row.request.index)
+            sending.pop(row.request.index, None)
             self.gate.release(reserved, used)
         return result
 
@@ -186,6 +192,7 @@ class Asker:
                 row.raw = reply.body.decode("utf-8", "replace")
         if isinstance(result, Failure):
             return result
+        self._answered = True
         self._kind_since_s.clear()
         if row.answer is not None:
             row.earlier.append(row.answer.usage)
@@ -219,6 +226,7 @@ class Asker:
         if failure.maybe_paid:
             row.maybe_paid += 1
         policy = POLICIES[failure.kind]
+        row.own_bound += policy.max_attempts is not None
         if policy.slows is not None:
             self.gate.slow(policy.slows, failure.retry_after_s, row.admitted_s)
         if not policy.retry or not self._bounds_left(row, failure, policy):
@@ -228,7 +236,20 @@ class Asker:
         if failure.uncounted:
             row.uncounted += 1
             row.attempts -= 1
+        elif self._away(failure):
+            row.away += 1
+            row.attempts -= 1
         return Next.LEAVE if self.stopping() else Next.AGAIN
+
+    def _away(self, failure: Failure) -> bool:
+        """Whether the provider, which had answered before, was not there or said so (503): nothing is said about the row then.
+
+        Such an attempt cost nothing and does not count, or an outage of half a minute would cost every row it meets; the row's
+        deadline bounds them.
+        """
+        if not self._answered or failure.maybe_paid:
+            return False
+        return failure.http_status == 503 or (failure.http_status is None and failure.kind in _LOST)
 
     def _note_failed(self, row: _RowState, failure: Failure) -> None:
         # An invalid answer was paid for; should the row stay without outcome, the next run pays again.
@@ -249,15 +270,15 @@ class Asker:
             return False
         if failure.uncounted:
             return True
-        bound = min(self.spec.max_attempts, policy.max_attempts or self.spec.max_attempts)
+        if policy.max_attempts is not None and row.own_bound >= policy.max_attempts:
+            return False
         elapsed_s = asyncio.get_running_loop().time() - row.began_s
-        return (
-            row.attempts < bound
-            and elapsed_s + self._wait_s(row, failure, uniform=0.0) <= self.spec.row_deadline_s
-        )
+        return (row.attempts < self.spec.max_attempts or self._away(failure)) and elapsed_s + self._wait_s(
+            row, failure, uniform=0.0
+        ) <= self.spec.row_deadline_s
 
     async def _retry(
-        self, row: _RowState, first: Failure, sending: set[int]
+        self, row: _RowState, first: Failure, sending: dict[int, float]
     ) -> tuple[Completion | Failure, Next]:
         """Let tenacity make the further attempts; the first failure stands for its first call."""
         following = Next.AGAIN
@@ -292,7 +313,7 @@ class Asker:
         if not isinstance(failure, Failure) or failure.uncounted:
             return 0.0
         backoff = POLICIES[failure.kind].backoff
-        drawn_s = backoff.wait_s(row.attempts, uniform) if backoff else 0.0
+        drawn_s = backoff.wait_s(row.attempts + row.away, uniform) if backoff else 0.0
         return max(drawn_s, failure.retry_after_s or 0.0)
 
     def _repaired(self, row: _RowState, invalid: Failure, answer: Completion) -> Request:

@@ -41,7 +41,8 @@ class Runner:
 
     `known` has the answers that need not be asked for. `place` uploads a prompt's files first and gives it back with their
     addresses, `look_again` has it ask anew whether they are still there. `grace_s` is what requests in flight have left once the
-    run is stopped; `key_hint` says what to do where the key is refused.
+    run is stopped; `key_hint` says what to do where the key is refused. `sending` are the rows with a request in flight, and the
+    loop's time since when.
     """
 
     feeder: Feeder
@@ -60,8 +61,8 @@ class Runner:
     grace_s: float
     key_hint: str = ""
     stopped: Stop | None = None
+    sending: dict[int, float] = field(default_factory=dict)
     _tasks: dict[asyncio.Task[None], int] = field(default_factory=dict)
-    _sending: set[int] = field(default_factory=set)
     _answered: bool = False
     _first_failure: Outcome | None = None
     _alike: int = 0
@@ -106,7 +107,7 @@ class Runner:
         log.info("stopping: %s", stop.reason)
         self.feeder.close()
         for task, index in self._tasks.items():
-            if index not in self._sending:
+            if index not in self.sending:
                 task.cancel()
         asyncio.get_running_loop().call_later(self.grace_s if grace_s is None else grace_s, self._end_grace)
 
@@ -189,7 +190,7 @@ class Runner:
             # The key stays that of the content, wherever it lies.
             prompt, request, key = placed, self.encode(placed), request.key
             request.key = key
-        outcome = await self.asker.ask(prompt, request, self._sending)
+        outcome = await self.asker.ask(prompt, request, self.sending)
         if files and isinstance(outcome, Outcome) and outcome.failure is not None:
             # Perhaps the provider has them no more: the next row asks before it relies on them.
             self.look_again(files)

@@ -195,6 +195,10 @@ def refusal(response: Response, body: Any, dialect: Dialect, now: datetime) -> F
         if status < 300:
             return unfinished(response, _dict(body), *_what_is_missing(response.body, body))
         error = ("", "", _plain_text(response.body))
+        # No word of the provider's. Something on the way, or a crash, may have lost an answer; 503 says that none was begun.
+        lost = status >= 500 and status != 503
+    else:
+        lost = status in (502, 504)  # a gateway's: the server behind it broke off, or was still at work
     code, number, message = error
     if status < 300 and number.isascii() and number.isdigit() and 400 <= int(number[:9]) <= 599:
         status = int(number)
@@ -206,6 +210,7 @@ def refusal(response: Response, body: Any, dialect: Dialect, now: datetime) -> F
         http_status=response.status,
         request_id=request_id(response, _dict(body)),
         retry_after_s=retry_after_s(response.headers, now),
+        maybe_paid=lost,
     )
 
 

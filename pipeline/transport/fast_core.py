@@ -101,15 +101,22 @@ class FastTransport:
         return Response(answer.head.code, headers, content, (self._loop.time() - started) * 1000)
 
     async def _connect(self, exchange: Exchange) -> Connection:
-        try:
-            connection = await self._connector.connect(self._asked, [], self._connect_timeout)
-        except TimeoutError as error:
-            raise aiohttp.ConnectionTimeoutError from error
-        exchange.written = True
-        if connection.protocol not in self._used and connection.protocol is not None:
-            exchange.fresh = True
-            self._used.add(connection.protocol)
-        return connection
+        while True:
+            try:
+                connection = await self._connector.connect(self._asked, [], self._connect_timeout)
+            except TimeoutError as error:
+                raise aiohttp.ConnectionTimeoutError from error
+            protocol = connection.protocol
+            if protocol is None or protocol not in self._used:
+                exchange.fresh = True
+                if protocol is not None:
+                    self._used.add(protocol)
+            elif protocol.should_close:
+                # Something came while nobody had asked: read on, it would pass for the answer to this request.
+                _drop(connection)
+                continue
+            exchange.written = True
+            return connection
 
     async def _post(self, connection: Connection, body: bytes) -> _Answer:
         protocol, transport = connection.protocol, connection.transport

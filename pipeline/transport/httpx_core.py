@@ -66,6 +66,8 @@ class HttpxTransport:
                     await trace.abandon()
                     raise
                 try:
+                    if trace.unasked:
+                        return failure(endpoint, exchange, Fault.UNASKED)
                     exchange.status = answer.status_code
                     exchange.headers = answer.headers
                     content = refusal(endpoint, exchange, answer.headers) or await self._read(
@@ -76,6 +78,8 @@ class HttpxTransport:
         except TimeoutError:
             return failure(endpoint, exchange, Fault.TOTAL_TIMEOUT)
         except httpx.TransportError as error:
+            if trace.unasked and isinstance(error, httpx.RemoteProtocolError):
+                return failure(endpoint, exchange, Fault.UNASKED)
             return _failure(endpoint, exchange, error)
         if isinstance(content, Failure):
             return content
@@ -112,16 +116,27 @@ def _own_pool(endpoint: Endpoint) -> httpx.AsyncHTTPTransport:
 
 
 class _Trace:
-    """Follows httpcore's trace events ("Extensions" in its docs); a tunnel's CONNECT is not our request."""
+    """Follows httpcore's trace events ("Extensions" in its docs); a tunnel's CONNECT is not our request.
 
-    __slots__ = ("_exchange", "_stream")
+    `unasked`: what was read as the answer was there before the request. h11 keeps what follows an answer in the
+    same read and takes it for the next one's; to read from a socket takes a turn of the loop, so an answer
+    that took none came from there.
+    """
+
+    __slots__ = ("_exchange", "_stream", "_turns", "unasked")
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._stream: Any = None  # an httpcore.AsyncNetworkStream
+        self._turns: list[None] = []
+        self.unasked = False
 
     async def __call__(self, event: str, info: dict[str, Any]) -> None:
-        if event == "connection.connect_tcp.started":
+        if event == "http11.receive_response_headers.started":
+            asyncio.get_running_loop().call_soon(self._turns.append, None)
+        elif event in ("http11.receive_response_headers.complete", "http11.receive_response_headers.failed"):
+            self.unasked = not self._turns and not self._exchange.fresh
+        elif event == "connection.connect_tcp.started":
             self._exchange.fresh = True
         elif event == "connection.connect_tcp.complete":
             self._stream = info["return_value"]

@@ -134,6 +134,7 @@ class Fault(StrEnum):
     PROXY = "proxy"
     CONNECTION_CLOSED = "connection_closed"
     RESET = "reset"
+    UNASKED = "unasked_answer"
     CUT_BODY = "cut_body"
     BAD_HTTP = "bad_http"
     CONTENT_ENCODING = "content_encoding"
@@ -169,6 +170,7 @@ _RULES: dict[Fault, _Rule] = {
     ),
     Fault.CONNECTION_CLOSED: _Rule(_NET, "{where} closed the connection before it answered."),
     Fault.RESET: _Rule(_NET, "{where} reset the connection before it answered."),
+    Fault.UNASKED: _Rule(_NET, "{where} sent an answer that nobody had asked for."),
     Fault.CUT_BODY: _Rule(_NET, "{where} broke off or garbled its answer."),
     Fault.BAD_HTTP: _Rule(_NET, "{where} answered something that is not HTTP/1.1: check base_url."),
     Fault.CONTENT_ENCODING: _Rule(
@@ -211,9 +213,10 @@ def failure(endpoint: Endpoint, exchange: Exchange, fault: Fault, detail: str = 
 
     It may be paid if the request was being written and no whole answer came; a redirect is whole, and
     costs nothing. It is uncounted if a kept-alive connection ended before the head of the answer was
-    whole: a server may close an idle connection at any time, so that says nothing about the request.
+    whole, or brought an answer to nobody's request: a server may close an idle connection at any time, and
+    what it left there was another's, so that says nothing about the request.
     """
-    lost = fault in (Fault.CONNECTION_CLOSED, Fault.RESET)
+    lost = fault in (Fault.CONNECTION_CLOSED, Fault.RESET, Fault.UNASKED)
     if lost and exchange.status is not None:
         fault, lost = Fault.CUT_BODY, False
     kind, message = _RULES[fault]

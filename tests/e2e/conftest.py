@@ -43,10 +43,11 @@ class Workplace:
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (self.folder / "rows.jsonl").write_text(text, encoding="utf-8")
 
-    def point_at(self, provider: Provider, *, at_once: int = 4) -> None:
-        """Send the job to this provider as if it were DashScope, so many requests at once."""
+    def point_at(self, provider: Provider | str, *, at_once: int = 4) -> None:
+        """Send the job to this provider, or address, as if it were DashScope, so many requests at once."""
         job = self.folder / "job.toml"
-        address = f'provider = "dashscope"\nbase_url = "{provider.base_url}"'
+        base_url = provider if isinstance(provider, str) else provider.base_url
+        address = f'provider = "dashscope"\nbase_url = "{base_url}"'
         text = job.read_text(encoding="utf-8").replace('provider = "simulator"', address)
         job.write_text(f"{text}[limits]\nmax_concurrency = {at_once}\n", encoding="utf-8")
         self.promptmill.env["DASHSCOPE_API_KEY"] = "sk-right"

@@ -411,3 +411,22 @@ def _read_terminal(handle: int) -> bytes:
         return os.read(handle, 65_536)
     except OSError:  # Linux's word for: the other side is closed
         return b""
+
+
+def test_a_standstill_and_its_end_are_told_once_on_stderr_and_in_the_log(
+    place: Workplace, provider: Provider
+) -> None:
+    place.point_at(provider)
+    provider.hold_after(10)
+    with place.promptmill.started("run", "job.toml", "--set", "transport.idle_timeout=4s") as run:
+        run.until_said("mood: nothing has come back for ")
+        assert re.search(
+            r"back for \d s: 4 in flight, the oldest sent \d s ago\. Look at the network", run.said
+        )
+        provider.release()
+        ended = run.end()
+    assert (ended.code, ended.summary["done"]) == (0, 40)
+    assert ended.stderr.count("nothing has come back") == 1
+    assert re.search(r"\nmood: moving again, after \d s in which nothing came back\n", ended.stderr)
+    log = (place.out / "run.log").read_text(encoding="utf-8")
+    assert log.count("WARNING nothing has come back for ") == log.count("INFO moving again, after ") == 1

@@ -5,7 +5,8 @@ from contextlib import suppress
 
 import pytest
 
-from pipeline.records import FailureKind, Response
+from pipeline.records import Failure, FailureKind, Response
+from pipeline.transport import Endpoint, Sink
 from tests.support.clients import CLIENTS, Client, answered, failed, request
 from tests.support.servers import (
     OK,
@@ -19,6 +20,7 @@ from tests.support.servers import (
     silent,
     stalling_after,
 )
+from tests.support.wire_faults import huge, respond
 
 PARTIAL_HEAD = b"HTTP/1.1 200 OK\r\ncontent-ty"
 PARTIAL_BODY = b"HTTP/1.1 200 OK\r\nx-request-id: r-1\r\ncontent-length: 100\r\n\r\n{"
@@ -145,6 +147,51 @@ def test_a_kept_alive_connection_closed_while_idle_costs_no_attempt(client: Clie
     client.run(main())
 
 
+def echoing(unasked: bytes, idle: asyncio.Event | None) -> Script:
+    """Answers with the request's own body, and then, once `idle` is set, with something that nobody asked for."""
+
+    async def script(conn: Connection) -> None:
+        while True:
+            asked = await conn.read_request()
+            await conn.send(respond(asked.body) + (b"" if idle else unasked))
+            if idle is not None:
+                await idle.wait()
+                idle.clear()
+                await conn.send(unasked)
+
+    return script
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["with the answer", "while it is idle"])
+@pytest.mark.parametrize(
+    "unasked",
+    [
+        respond(b'"of another row"'),
+        respond(b"{}", status=b"408 Request Timeout"),  # as HAProxy says before it closes an idle connection
+    ],
+    ids=["answer", "timeout"],
+)
+def test_what_a_server_sends_unasked_is_never_another_request_s_answer(
+    client: Client, unasked: bytes, at_once: bool
+) -> None:
+    async def main() -> None:
+        idle = None if at_once else asyncio.Event()
+        async with serve(echoing(unasked, idle)) as server, client.open(server.url) as transport:
+            for n in range(4):
+                asked = b"%d" % n
+                reply = await transport.send(request(asked))
+                while isinstance(reply, Failure):
+                    assert (reply.code, reply.uncounted) == ("unasked_answer", True)
+                    reply = await transport.send(request(asked))
+                assert (reply.status, reply.body) == (200, asked)
+                if idle is not None:
+                    idle.set()
+                    for _ in range(20):  # turns of the loop, in which it is sent and comes in
+                        await asyncio.sleep(0)
+
+    client.run(main())
+
+
 def test_a_kept_alive_connection_cut_in_the_body_is_counted(client: Client) -> None:
     async def script(conn: Connection) -> None:
         await conn.read_request()
@@ -247,6 +294,29 @@ def test_an_answer_over_the_bound_is_given_up_and_its_connection_closed(
             await asyncio.wait_for(server.closed_by_client.wait(), 5)
 
     client.run(main())
+
+
+@pytest.mark.parametrize("sink", [None, lambda _: None], ids=["whole", "streamed"])
+def test_of_300_mb_no_more_is_taken_than_the_bound(client: Client, sink: Sink | None) -> None:
+    taken = 0
+
+    async def script(conn: Connection) -> None:
+        nonlocal taken
+        await conn.read_request()
+        kind = b"text/event-stream" if sink else b"application/json"
+        for piece in huge(kind):
+            await conn.send(piece)
+            taken += len(piece)
+
+    async def main() -> None:
+        async with serve(script) as server, client.open(server.url) as transport:
+            failure = await transport.send(request(), sink)
+            assert isinstance(failure, Failure)
+            assert (failure.kind, failure.code) == (FailureKind.TOO_LARGE, "response_too_large")
+
+    client.run(main())
+    bound = Endpoint(url="http://localhost", headers={}, max_connections=1).max_response_bytes
+    assert taken < bound + 16 * 1024 * 1024, "the rest lies in the buffers of two sockets"
 
 
 def test_an_answer_at_the_bound_is_whole(client: Client) -> None:

@@ -67,9 +67,9 @@ class Running:
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def end(self) -> Ended:
+    def end(self, patience_s: float = PATIENCE_S) -> Ended:
         """Wait for its end."""
-        for _ in range(int(PATIENCE_S / _LOOK_AGAIN_S)):
+        for _ in range(int(patience_s / _LOOK_AGAIN_S)):
             if not self._listen(_LOOK_AGAIN_S):
                 break
         return Ended(self.process.wait(PATIENCE_S), self._stdout.decode(), self.said)

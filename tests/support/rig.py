@@ -29,7 +29,20 @@ from pipeline.limits import Limits, LocalGate
 from pipeline.parts import RESULTS, InputColumn, Layout, part_name
 from pipeline.progress import Counters
 from pipeline.protocol import compatible
-from pipeline.records import Failure, FailureKind, Outcome, Priced, Prompt, Request, Response, Row, Status
+from pipeline.protocol.assemble import Assembler
+from pipeline.protocol.wire import Compatible
+from pipeline.records import (
+    Completion,
+    Failure,
+    FailureKind,
+    Outcome,
+    Priced,
+    Prompt,
+    Request,
+    Response,
+    Row,
+    Status,
+)
 from pipeline.render import Renderer
 from pipeline.response import AnswerCheck
 from pipeline.retry import Asker, RetrySpec
@@ -68,7 +81,8 @@ def refusal(status: int, code: str = "some_code", message: str = "no") -> Respon
 
 def lost(kind: FailureKind = FailureKind.TRANSPORT, **more: Any) -> Failure:
     """What a transport says of a request that got no answer."""
-    return Failure(kind, "reset", "the connection was reset", **({"maybe_paid": True} | more))
+    said = {"code": "reset", "message": "the connection was reset", "maybe_paid": True}
+    return Failure(kind, **(said | more))
 
 
 @dataclass
@@ -153,6 +167,7 @@ class Rig:
     repair: bool = True
     dedupe: bool = False
     retry: frozenset[Status] = frozenset()
+    stream: bool = False
     requests_per_minute: float | None = None
     max_concurrency: int = 100
     journal: Callable[[Path], Journal] = Journal
@@ -250,9 +265,9 @@ class Rig:
             gate=LocalGate(limits),
             expectation=Expectation(2),
             journal=journal,
-            encode=encode,
-            decode=lambda response, _: compatible.decode(response, Dialect.GENERIC, NOW),
-            assembler=lambda _: None,
+            encode=self.encode,
+            decode=self.decode,
+            assembler=lambda _: Compatible().assembler({}) if self.stream else None,
             check=AnswerCheck(labels=self.labels),
             counters=counters,
             wall_us=lambda: int(loop.time() * 1_000_000),
@@ -270,7 +285,7 @@ class Rig:
             look_again=lambda files: None,
             feeder=feeder,
             renderer=renderer,
-            encode=encode,
+            encode=self.encode,
             asker=asker,
             known=KnownAnswers(
                 journal=journal,
@@ -298,6 +313,16 @@ class Rig:
         read = lambda number: read_outcomes(self.results.read(part_name(number)))  # noqa: E731
         return Feeder(self.dataset(), self.layout(), journal, counters, Again(self.retry, to_open, read))
 
+    def encode(self, prompt: Prompt) -> Request:
+        body = compatible.encode("m", prompt.messages, prompt.params, self.stream)
+        key = hashlib.blake2b(body, digest_size=8).hexdigest()
+        return Request(prompt.index, prompt.row_id, key, body, len(body) // 4)
+
+    def decode(self, response: Response, assembler: Assembler | None) -> Completion | Failure:
+        if assembler is not None:
+            return assembler.finish(response, Dialect.GENERIC, NOW)
+        return compatible.decode(response, Dialect.GENERIC, NOW)
+
     def frame(self) -> pl.DataFrame:
         """All parts there are, read as a user reads them, at any moment."""
         return pl.scan_parquet(self.out / "results" / "*.parquet").collect()
@@ -314,12 +339,6 @@ class Rig:
 def row_id(row: Row) -> str | None:
     found = row.columns.get("id")
     return found if isinstance(found, str) else None
-
-
-def encode(prompt: Prompt) -> Request:
-    body = compatible.encode("m", prompt.messages, prompt.params)
-    key = hashlib.blake2b(body, digest_size=8).hexdigest()
-    return Request(prompt.index, prompt.row_id, key, body, len(body) // 4)
 
 
 def outcome(index: int, status: Status = Status.OK, **more: Any) -> Outcome:

@@ -48,6 +48,8 @@ class Connection:
         return request
 
     async def send(self, data: bytes) -> None:
+        if self.writer.transport.is_closing():  # the loops do not agree on what a write then raises
+            raise ConnectionResetError
         self.writer.write(data)
         await self.writer.drain()
 
@@ -90,8 +92,10 @@ class RawServer:
 
 
 @asynccontextmanager
-async def serve(script: Script, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawServer]:
-    """Serves on a free loopback port until the block ends; scripts still running then are cancelled."""
+async def serve(
+    script: Script, *, tls: ssl.SSLContext | None = None, port: int = 0
+) -> AsyncIterator[RawServer]:
+    """Serves on a loopback port, a free one for 0, until the block ends; scripts still running then are cancelled."""
     scripts: set[asyncio.Task[None]] = set()
     writers: list[asyncio.StreamWriter] = []
     server = RawServer(host="localhost" if tls else "127.0.0.1", port=0, scheme="https" if tls else "http")
@@ -111,7 +115,7 @@ async def serve(script: Script, *, tls: ssl.SSLContext | None = None) -> AsyncIt
         scripts.add(one)
         one.add_done_callback(scripts.discard)
 
-    listener = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
+    listener = await asyncio.start_server(accept, "127.0.0.1", port, ssl=tls)
     server.port = listener.sockets[0].getsockname()[1]
     try:
         yield server

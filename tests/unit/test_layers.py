@@ -35,7 +35,7 @@ LAYERS: list[set[str]] = [
         "summary",
         "uploads",
     },
-    {"retry", "run_folder", "answers", "feeder", "plan", "llama_server", "stopping"},
+    {"retry", "run_folder", "answers", "feeder", "plan", "llama_server", "stopping", "watchdog"},
     {"servers", "placing", "opening", "metrics"},
     {"runner", "live"},
     {"engine", "check", "export", "status", "labels", "simulator"},

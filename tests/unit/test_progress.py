@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import re
 from collections.abc import Sequence
 from decimal import Decimal
 
@@ -249,9 +250,27 @@ def test_the_bar_on_a_terminal_ends_with_the_last_figures(terminal: Terminal) ->
     assert said.count("\x1b[?25l") == said.count("\x1b[?25h") == 1  # the cursor is hidden, and shown again
 
 
+def test_a_sentence_said_meanwhile_has_a_line_of_its_own(terminal: Terminal) -> None:
+    stream = io.StringIO()
+
+    async def main(to: io.StringIO) -> None:
+        async with shown(meter(counters()), notes(to, quiet=False), name="job") as say:
+            await asyncio.sleep(1)
+            say("it stands [still]: 3 in flight", "warning")
+            await asyncio.sleep(1)
+
+    run_virtual(main(stream))
+    assert stream.getvalue() == "job: it stands [still]: 3 in flight\n"
+    run_virtual(main(terminal))
+    said = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
+    assert said.count("job: it stands [still]: 3 in flight\n") == 1
+    assert "0/40 rows" in said.partition("it stands")[2], "the bar goes on below it"
+
+
 def test_quiet_shows_nothing(terminal: Terminal) -> None:
     async def main() -> None:
-        async with shown(meter(counters()), notes(terminal, quiet=True), name="job"):
+        async with shown(meter(counters()), notes(terminal, quiet=True), name="job") as say:
+            say("it stands still", "warning")
             await asyncio.sleep(60)
 
     run_virtual(main())
@@ -264,7 +283,8 @@ def test_a_terminal_that_is_gone_does_not_end_the_run() -> None:
             raise BrokenPipeError
 
     async def main() -> str:
-        async with shown(meter(counters()), notes(Gone(), quiet=False), name="job"):
+        async with shown(meter(counters()), notes(Gone(), quiet=False), name="job") as say:
+            say("it stands still", "warning")
             await asyncio.sleep(60)
         return "whole"
 

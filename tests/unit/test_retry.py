@@ -9,7 +9,7 @@ import pytest
 from pipeline.failures import POLICIES
 from pipeline.journal import view
 from pipeline.records import FailureKind, Response
-from tests.support.clock import run_virtual
+from tests.support.clock import START_S, run_virtual
 from tests.support.rig import FakeTransport, Reply, Rig, always, answer, lost, playing, refusal
 
 OVERLOADED = refusal(503, "overloaded")
@@ -74,11 +74,21 @@ def test_attempts_are_bounded_and_the_last_failure_stands(tmp_path: Path) -> Non
     assert (asked.row["error_kind"], asked.row["error_code"]) == ("overloaded", "overloaded")
 
 
+SUSPECT = Response(200, {}, b'{"error": {"code": "odd", "message": "who knows"}}', 1.0)
+
+
 def test_a_kinds_own_bound_on_attempts_holds_below_the_jobs(tmp_path: Path) -> None:
-    suspect = Response(200, {}, b'{"error": {"code": "odd", "message": "who knows"}}', 1.0)
-    asked = ask(tmp_path, suspect)
+    asked = ask(tmp_path, SUSPECT)
     bound = POLICIES[FailureKind.ROW_SUSPECT].max_attempts
     assert (asked.row["error_kind"], asked.row["attempts"]) == ("row_suspect", bound)
+
+
+def test_attempts_that_failed_otherwise_do_not_use_up_a_kinds_own_bound(tmp_path: Path) -> None:
+    asked = ask(tmp_path, OVERLOADED, lost(), SUSPECT, answer())
+    assert (asked.row["status"], asked.row["attempts"]) == ("ok", 4)
+    (tmp_path / "again").mkdir()
+    asked = ask(tmp_path / "again", OVERLOADED, SUSPECT, lost(), SUSPECT)
+    assert (asked.row["error_kind"], asked.row["attempts"]) == ("row_suspect", 4)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +170,49 @@ def test_a_server_that_only_closes_connections_is_an_ordinary_failure(tmp_path: 
     assert transport.asked.total() == 3 + 3
     (row,) = rig.frame().to_dicts()
     assert (row["status"], row["attempts"], row["error_kind"]) == ("failed", 3, "transport")
+
+
+REFUSED = lost(code="connect_refused", maybe_paid=False)
+
+
+@pytest.mark.parametrize("away", [REFUSED, refusal(503)], ids=["nobody there", "503"])
+def test_a_provider_that_was_there_and_is_away_for_minutes_costs_no_row_its_attempts(
+    tmp_path: Path, away: Reply
+) -> None:
+    rig = Rig(folder=tmp_path, rows=40, workers=10, rows_per_part=50)
+    away_s = 1.0, 301.0
+    sent: list[float] = []
+
+    async def script(row_id: str, nth: int) -> Reply:
+        began_s = asyncio.get_running_loop().time() - START_S
+        sent.append(began_s)
+        await asyncio.sleep(0.25)
+        return away if away_s[0] <= began_s < away_s[1] else answer()
+
+    run_virtual(rig.run(FakeTransport(script)))
+    frame = rig.frame()
+    assert set(frame["status"]) == {"ok"}
+    assert set(frame["attempts"]) == {1}
+    meanwhile = [at for at in sent if away_s[0] <= at < away_s[1]]
+    assert len(meanwhile) < 10 * 300 / 4, "each worker knocks every few seconds, and no more"
+    assert max(sent) < away_s[1] + 70, "the longest backoff is a minute"
+
+
+def test_a_provider_that_stays_away_costs_a_row_its_deadline(tmp_path: Path) -> None:
+    async def script(row_id: str, nth: int) -> Reply:
+        return answer() if row_id == "r0" else REFUSED
+
+    rig = Rig(folder=tmp_path, rows=2, workers=1, row_deadline_s=120)
+    transport = FakeTransport(script)
+    run_virtual(rig.run(transport))
+    away = rig.frame().to_dicts()[1]
+    assert (away["status"], away["error_code"], away["attempts"]) == ("failed", "connect_refused", 1)
+    assert 15 <= transport.asked["r1"] <= 40
+
+
+def test_a_provider_that_was_never_there_costs_attempts_as_any_failure(tmp_path: Path) -> None:
+    asked = ask(tmp_path, REFUSED)
+    assert (asked.row["attempts"], asked.transport.asked.total(), asked.row["status"]) == (6, 6, "failed")
 
 
 def test_each_attempt_that_may_have_been_billed_is_counted(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_what_was_written_may_be_paid_unless_a_redirect_answered_it(fault: Fault
 
 @pytest.mark.parametrize("fault", Fault)
 def test_only_a_kept_alive_connection_lost_before_the_head_is_uncounted(fault: Fault) -> None:
-    lost = fault in (Fault.CONNECTION_CLOSED, Fault.RESET)
+    lost = fault in (Fault.CONNECTION_CLOSED, Fault.RESET, Fault.UNASKED)
     assert failure(endpoint(), Exchange(written=True), fault).uncounted is lost
     assert not failure(endpoint(), Exchange(written=True, fresh=True), fault).uncounted
     assert not failure(endpoint(), Exchange(written=True, status=200, headers={}), fault).uncounted

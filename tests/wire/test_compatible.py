@@ -597,6 +597,30 @@ def test_whatever_else_is_no_answer_is_told_as_far_as_it_can_be(
     assert found.message.startswith(message)
 
 
+PAGE = b"<html><h1>Bad Gateway</h1></html>"
+OWN_WORD = b'{"error":{"code":"internal_error","message":"m"}}'
+
+
+@pytest.mark.parametrize(
+    ("raw", "status", "maybe_paid"),
+    [
+        (OWN_WORD, 500, False),  # the provider says itself that it failed
+        (PAGE, 500, True),
+        (b"", 500, True),
+        (PAGE, 502, True),
+        (OWN_WORD, 502, True),  # a gateway speaks JSON, too
+        (OWN_WORD, 504, True),
+        (PAGE, 503, False),  # nothing was begun
+        (PAGE, 413, False),
+        (PAGE, 429, False),
+    ],
+)
+def test_a_refusal_may_be_paid_where_a_gateway_or_a_crash_may_have_lost_the_answer(
+    raw: bytes, status: int, maybe_paid: bool
+) -> None:
+    assert failure(raw, status).maybe_paid is maybe_paid
+
+
 def test_an_answer_stands_although_an_empty_error_stands_beside_it() -> None:
     assert completion({**answer({"content": "x"}), "error": None, "code": "", "message": ""}).content == "x"
 
