@@ -4,11 +4,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help run test check bench clean
+.PHONY: help run test check soak bench clean
 help:
 	@echo "make run    label the sample reviews with a small local model (no account, no key)"
 	@echo "make test   run the tests"
 	@echo "make check  ruff, mypy, import layers"
+	@echo "make soak   a thousand kills and other long tests (tens of minutes)"
 	@echo "make bench  figures for docs/performance.md (minutes)"
 
 $(VENV)/pyvenv.cfg:
@@ -43,6 +44,9 @@ check: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/unit/test_layers.py
+
+soak: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -m slow
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/run_all.py
