@@ -33,9 +33,12 @@ FLIGHT = {"requests were in flight"}
     ids=lambda value: getattr(value, "name", None),
 )
 def test_a_run_killed_hundreds_of_times_loses_nothing_and_counts_what_was_in_flight(
-    work: Work, kills: int, interrupted: set[str], tmp_path: Path, pytestconfig: pytest.Config
+    work: Work, kills: int, interrupted: set[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    say = pytestconfig.get_terminal_writer().line
+    def say(text: str) -> None:
+        with capsys.disabled():
+            print(text, flush=True)  # noqa: T201  (a soak takes long: one wants to see it go on)
+
     own = work is CHILD
     with nullcontext() if own else witnessing(work.settings(), at_once=work.at_once) as witness:
         figures = Campaign(work, tmp_path, witness, seed=SEED, say=say).kill(kills)
