@@ -235,8 +235,9 @@ class _Run:
             figures.kills += 1
             figures.aims[aim.name] += 1
             figures.hows[how] += 1
+            if campaign.uploads_cut > cut:
+                signs.add("an upload was under way")
             figures.signs.update(signs)
-            figures.signs["an upload was under way"] += campaign.uploads_cut - cut
         else:
             self.doing = f"{self._out}, the last life"
             ended = campaign.live(self._out, campaign.draw_how())
