@@ -206,7 +206,8 @@ def test_every_test_that_a_document_has_one_run_is_there(document: Path) -> None
 
 def test_what_these_tests_look_for_is_found() -> None:
     text = """
-Try `pytest -m slow tests/soak/nowhere.py -k x` and `pytest tests/e2e/test_docs.py`. Type `promptmill runn job.toml` or `promptmill run JOB --limt 3`, then `make rum`; see [this](nowhere.md#top) and [that](#here).
+Try `pytest -m slow tests/soak/nowhere.py -k x` and `pytest tests/e2e/test_docs.py`.
+Type `promptmill runn job.toml` or `promptmill run JOB --limt 3`, then `make rum`; see [this](nowhere.md#top) and [that](#here).
 
 ```sh
 $ DASHSCOPE_API_KEY=sk .venv/bin/promptmill run jobs/x.toml \\

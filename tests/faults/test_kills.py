@@ -9,17 +9,18 @@ import pytest
 from tests.support.campaign import Aim, Campaign
 from tests.support.lives import How
 from tests.support.witness import Event, witnessing
-from tests.support.works import CHILD, DOCUMENTS, LOAD, PICTURES, STREAMS, TEXT, Work
+from tests.support.works import CHANGED, CHILD, DOCUMENTS, LOAD, PICTURES, STREAMS, TEXT, Work
 
 
 @pytest.mark.parametrize(
     ("work", "kills"),
     [
-        (replace(TEXT, rows=200), 8),
-        (replace(LOAD, rows=1500), 6),
+        (replace(TEXT, rows=200), 6),
+        (replace(CHANGED, rows=200), 4),
+        (replace(LOAD, rows=1500), 5),
         (replace(STREAMS, rows=120), 3),
         (replace(DOCUMENTS, rows=9, files=3), 3),
-        (replace(PICTURES, rows=60, files=20), 3),
+        (replace(PICTURES, rows=60, files=20), 2),
         (replace(CHILD, rows=80), 2),
     ],
     ids=lambda value: getattr(value, "name", None),

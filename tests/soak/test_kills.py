@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.campaign import Campaign
 from tests.support.witness import witnessing
-from tests.support.works import CHILD, DOCUMENTS, LOAD, PICTURES, STREAMS, TEXT, Work
+from tests.support.works import CHANGED, CHILD, DOCUMENTS, LOAD, PICTURES, STREAMS, TEXT, Work
 
 SEED = int(os.environ.get("PROMPTMILL_SEED", "1"))
 PARTS = {"a part was being written", "a part was renamed and not yet in the journal"}
@@ -23,9 +23,10 @@ FLIGHT = {"requests were in flight"}
 @pytest.mark.parametrize(
     ("work", "kills", "interrupted"),
     [
-        (TEXT, 250, FLIGHT | PARTS),
-        (LOAD, 250, FLIGHT | PARTS),
-        (STREAMS, 150, FLIGHT),
+        (TEXT, 200, FLIGHT | PARTS),
+        (CHANGED, 150, FLIGHT | PARTS),
+        (LOAD, 200, FLIGHT | PARTS),
+        (STREAMS, 100, FLIGHT),
         (DOCUMENTS, 120, FLIGHT | UPLOADS),
         (PICTURES, 130, FLIGHT | UPLOADS),
         (CHILD, 100, FLIGHT),

@@ -160,12 +160,16 @@ class Campaign:
         self._seed = seed
         self._by_command_line = by_command_line
         self._say = say
+        if work.changes:
+            work.write_rows(folder, work.before)
+            assert self.live("before", How.FORKED).code == 0
+            work.write_rows(folder, work.numbers)
         undisturbed = self.live("undisturbed", How.FORKED, more=["--set", "limits.max_concurrency=100"])
         assert (undisturbed.code, undisturbed.summary["maybe_paid"]) == (0, 0)
         self.expected = parts_of(folder / "undisturbed")
 
     def kill(self, times: int) -> Figures:
-        """Kill so many times, over as many runs as that takes, each from an empty folder to its end."""
+        """Kill so many times, over as many runs as that takes, each from an empty folder (or that of before) to its end."""
         figures, runs = Figures(), 0
         while figures.kills < times:
             runs += 1
@@ -207,7 +211,7 @@ class Campaign:
 
 
 class _Run:
-    """One run of a campaign: from an empty folder through kills to its end. `doing` says where it is."""
+    """One run of a campaign: from its beginning through kills to its end. `doing` says where it is."""
 
     def __init__(self, campaign: Campaign, out: str) -> None:
         self._campaign = campaign
@@ -215,10 +219,16 @@ class _Run:
         self._work = campaign.work
         self._folder = campaign.folder / out
         self._out = out
-        self._parts = PartReader()
+        self._rows = frozenset(campaign.work.numbers)
+        self._parts = PartReader(campaign.work.numbers, campaign.work.changes)
         self._left = Left()
+        if campaign.work.changes:
+            shutil.copytree(campaign.folder / "before", self._folder)
+            self._left = left_in(self._folder, self._parts, campaign.folder / "copies")
+            assert self._left.settled == set(campaign.work.before)
+        self._asked = self._rows - self._left.settled
         self._start = self._count = campaign.witness.count() if campaign.witness else None
-        self.figures = Figures(rows=campaign.work.rows)
+        self.figures = Figures(rows=len(self._rows))
         self.doing = out
 
     def go(self, most_kills: int) -> None:
@@ -288,7 +298,7 @@ class _Run:
             signs.add("an upload was done and not yet recorded")
 
     def _judge_end(self, ended: Ended) -> None:
-        figures, rows = self.figures, self._work.rows
+        figures, rows = self.figures, len(self._rows)
         assert ended.code == 0, ended
         summary = ended.summary
         assert (summary["rows"], summary["done"], summary["status"]["ok"]) == (rows, rows, rows)
@@ -296,8 +306,8 @@ class _Run:
         assert (self._left.begun, self._left.signs) == (set(), set())
         if self._count is not None and self._start is not None:
             whole = self._count.since(self._start)
-            assert whole.billed.keys() == set(range(rows))
-            assert whole.billed.total() - rows == figures.lost
+            assert whole.billed.keys() == self._asked
+            assert whole.billed.total() - len(self._asked) == figures.lost
             assert figures.in_flight == figures.lost + figures.unsent
             assert len(whole.uploaded) == len(self._campaign.digests)
             figures.uploads_again = whole.uploaded.total() - len(whole.uploaded)

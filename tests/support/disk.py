@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import sqlite3
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,15 +12,17 @@ from typing import Any
 import polars as pl
 
 from pipeline.journal import FILE_NAME
+from pipeline.kept import decode
 from pipeline.uploads import FILE_NAME as UPLOADS
 from tests.support.moments import half_committed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Left:
-    """What is on disk, rows by their index.
+    """What is on disk, rows by their number.
 
-    `settled` rows have their outcome in a part or in the journal, `begun` ones have none and an attempt that was under way.
+    `settled` rows have their outcome in a part or in the journal (those of work before, too), `begun` ones have none and an
+    attempt that was under way.
     `counted` is what the journal has counted as perhaps paid already. `uploaded` are blake2b digests of contents.
     `signs` name what the kill interrupted.
     """
@@ -33,8 +36,13 @@ class Left:
 
 @dataclass
 class PartReader:
-    """The rows of part files; each file is read once and must stay as it is from then on."""
+    """The rows of part files, in a folder whose work goes over rows of these numbers.
 
+    Each file is read once and must stay as it is from then on, but where parts of work before it are taken over.
+    """
+
+    numbers: list[int]
+    taken_over: bool = False
     _known: dict[Path, tuple[str, frozenset[int]]] = field(default_factory=dict)
 
     def rows(self, results: Path) -> dict[str, frozenset[int]]:
@@ -42,13 +50,16 @@ class PartReader:
         found = {}
         for path in sorted(results.glob("*.parquet")):
             digest = hashlib.blake2b(path.read_bytes()).hexdigest()
-            if path not in self._known:
-                rows = pl.read_parquet(path)["input_index"].to_list()
-                assert rows == sorted(set(rows)), path
-                self._known[path] = (digest, frozenset(rows))
-            assert self._known[path][0] == digest, f"{path} is not what it was"
-            found[path.name] = self._known[path][1]
-        assert self._known.keys() <= {results / name for name in found}, "a part is gone"
+            known = self._known.get(path)
+            if known is None or (self.taken_over and known[0] != digest):
+                frame = pl.read_parquet(path)
+                indexes = frame["input_index"].to_list()
+                assert indexes == sorted(set(indexes)), path
+                known = self._known[path] = (digest, _numbers(frame["row_id"]))
+            assert known[0] == digest, f"{path} is not what it was"
+            found[path.name] = known[1]
+        gone = self._known.keys() - {results / name for name in found}
+        assert self.taken_over or not gone, f"gone: {gone}"
         return found
 
 
@@ -64,7 +75,8 @@ def left_in(out: Path, parts: PartReader, copies: Path) -> Left:
         signs.add("run.json was being written")
     if half_committed(out / f"{FILE_NAME}-wal"):
         signs.add("a commit of the journal was being written")
-    outcomes, attempts, manifest, recorded = _journal(_copy(out, FILE_NAME, copies))
+    outcomes, begun, manifest, recorded = _journal(_copy(out, FILE_NAME, copies))
+    attempts = {parts.numbers[index] for index in begun}
     if len(in_parts) > len(recorded):
         signs.add("a part was renamed and not yet in the journal")
     settled = outcomes | set(written)
@@ -96,8 +108,9 @@ def _journal(path: Path) -> tuple[set[int], set[int], dict[str, str], list[int]]
         assert not [row for row, failed in attempts if failed], (
             "an attempt failed, though the server never refuses"
         )
+        held = (_rows(db, "SELECT data FROM outcomes"), _rows(db, "SELECT data FROM kept"))
         return (
-            {row for (row,) in _rows(db, "SELECT idx FROM outcomes")},
+            set(_numbers(decode(data).row_id for rows in held for (data,) in rows)),
             {row for row, _ in attempts},
             dict(_rows(db, "SELECT name, value FROM manifest")),
             [number for (number,) in _rows(db, "SELECT number FROM parts")],
@@ -110,6 +123,10 @@ def _uploads(path: Path) -> frozenset[str]:
     with closing(sqlite3.connect(path)) as db:
         both = (_rows(db, "SELECT digest FROM files"), _rows(db, "SELECT digest FROM temporary"))
         return frozenset(digest for rows in both for (digest,) in rows)
+
+
+def _numbers(row_ids: Iterable[str]) -> frozenset[int]:
+    return frozenset(int(row_id.removeprefix("r")) for row_id in row_ids)
 
 
 def _rows(db: sqlite3.Connection, query: str) -> list[Any]:

@@ -97,6 +97,7 @@ class Witness(Provider):
         self._answers: float = float("inf")
         self._watches: list[Watch] = []
         self._watching = threading.Lock()
+        self._chance = Random(0)
         self.uploading = 0
 
     def hold_answers_after(self, requests: int | None) -> None:
@@ -155,10 +156,14 @@ class Witness(Provider):
             response = await super()._handle(request)
             self._note(Event.ANSWERED)
             return response
+        # A storage takes its time before it has a file, and before it says so.
+        before_s, after_s = self._chance.uniform(0, 0.02), self._chance.uniform(0, 0.02)
         self.uploading += 1
         self._note(Event.UPLOAD_BEGUN)
         try:
+            await asyncio.sleep(before_s)
             response = await super()._handle(request)
+            await asyncio.sleep(after_s)
         finally:
             self.uploading -= 1
         self._note(Event.UPLOAD_ANSWERED)

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 from pipeline.simulator.latency import parse_latency
 from pipeline.simulator.settings import Settings
@@ -39,6 +40,7 @@ tokens_per_minute = 60_000_000_000
 class Work:
     """A job over `rows` rows. `lasts_s` is about how long a life is let live: some requests, some parts.
 
+    Where it `changes`, it is killed while it goes on in the folder of a finished run over other rows: `before`.
     `files` are made of a number and shared by the rows in turn; `column` is the prompt's key that brings them.
     """
 
@@ -55,6 +57,20 @@ class Work:
     column: str | None = None
     files: int = 0
     content: Callable[[int], tuple[str, bytes]] | None = None
+    changes: bool = False
+
+    @property
+    def before(self) -> list[int]:
+        """The numbers of the rows of a run before, none where there is none."""
+        return list(range(self.rows)) if self.changes else []
+
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of the rows, in input order. A row that changed has another number, as it is another question."""
+        if not self.changes:
+            return list(range(self.rows))
+        changed = [self.rows + n if n % 3 == 0 else n for n in range(self.rows) if n % 10]
+        return Random(self.rows).sample(changed, len(changed))
 
     def settings(self) -> Settings:
         return Settings(
@@ -74,11 +90,7 @@ class Work:
             (folder / name).write_bytes(content)
             names.append(name)
             contents.append(content)
-        rows = [{"id": f"r{n}", "text": f"This is row {n} of all."} for n in range(self.rows)]
-        if names:
-            rows = [{**row, "path": names[n % len(names)]} for n, row in enumerate(rows)]
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / "rows.jsonl").write_text(text, encoding="utf-8")
+        self.write_rows(folder, self.numbers, names)
         prompt = "" if self.column is None else f'{self.column} = ["{{{{ path }}}}"]'
         address, more = 'provider = "simulator"', f'[simulator]\nlatency = "{self.latency}"'
         if base_url is not None:
@@ -95,6 +107,14 @@ class Work:
         )
         (folder / "job.toml").write_text(job, encoding="utf-8")
         return contents
+
+    def write_rows(self, folder: Path, numbers: Sequence[int], files: Sequence[str] = ()) -> None:
+        """Write the rows of these numbers, in this order."""
+        rows = [{"id": f"r{n}", "text": f"This is row {n} of all."} for n in numbers]
+        if files:
+            rows = [{**row, "path": files[n % len(files)]} for n, row in enumerate(rows)]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / "rows.jsonl").write_text(text, encoding="utf-8")
 
 
 def digest(content: bytes) -> str:
@@ -143,5 +163,7 @@ PICTURES = Work(
     content=_picture,
     more='[media]\nupload = "oss"\nupload_over_bytes = 1000',
 )
+# A finished run whose rows were then edited, dropped and put in another order: killed while it takes its answers over, and after.
+CHANGED = Work(name="changed", rows=800, lasts_s=0.2, changes=True)
 # Its provider is a child of the run, which takes most of a second to start.
 CHILD = Work(name="child", rows=200, lasts_s=1.2)
