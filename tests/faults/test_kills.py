@@ -15,10 +15,10 @@ from tests.support.works import CHANGED, CHILD, DOCUMENTS, LOAD, PICTURES, STREA
 @pytest.mark.parametrize(
     ("work", "kills"),
     [
-        (replace(TEXT, rows=200), 6),
-        (replace(CHANGED, rows=200), 4),
-        (replace(LOAD, rows=1500), 5),
-        (replace(STREAMS, rows=120), 3),
+        (replace(TEXT, rows=150), 6),
+        (replace(CHANGED, rows=120), 4),
+        (replace(LOAD, rows=800), 5),
+        (replace(STREAMS, rows=80), 3),
         (replace(DOCUMENTS, rows=9, files=3), 3),
         (replace(PICTURES, rows=60, files=20), 2),
         (replace(CHILD, rows=80), 2),
