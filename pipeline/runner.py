@@ -253,7 +253,8 @@ class Runner:
 
     async def _write_parts(self) -> None:
         while (full := await self._full.get()) is not None:
-            # What the journal holds of a part being written anew wins over the part, so it must not be behind it.
+            # The journal is never behind a part: killed in between, a run would count rows of the part as lost, and lose them
+            # with a short part that grows; of a part being written anew, what the journal holds wins.
             self.journal.flush()
             try:
                 record = await asyncio.to_thread(write_part, full, self.layout)

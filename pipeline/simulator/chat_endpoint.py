@@ -22,7 +22,7 @@ from pipeline.simulator.chat.respond import Answered, respond, shorten
 from pipeline.simulator.delivery import EVENTS, JSON, Reply, deliver
 from pipeline.simulator.documented import Demand, demanded
 from pipeline.simulator.faults import AT_ONCE, OF_STREAMS, FaultKind, choose_fault
-from pipeline.simulator.ledger import Entry, Ledger, body_key
+from pipeline.simulator.ledger import Entry, Ledger
 from pipeline.simulator.quota import Quota
 from pipeline.simulator.refusals import (
     BLOCKED_OUTPUT,
@@ -71,7 +71,7 @@ class ChatEndpoint:
             self._ledger.unread += 1
             reply = _refusal(dialect, TOO_LARGE, str(uuid.uuid4()))
             return web.Response(body=reply.body, status=reply.status, content_type=JSON)
-        entry = self._ledger.receive(body_key(body), self._now_s())
+        entry = self._ledger.receive(body, self._now_s())
         try:
             # What is said follows the question alone; how it goes also follows how often it came, so that a
             # retry may fare better.

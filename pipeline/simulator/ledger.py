@@ -1,11 +1,12 @@
 """What the simulator received and answered, so that a test can prove that nothing was lost or asked twice.
 
-Counting only, no HTTP. A request is known by its body: the same bytes sent again have the same key. Memory
-is bounded: beyond the bounds, totals stay exact and the dropped ones are counted.
+Counting only, no HTTP. A request is known by a key made of its body: the same bytes sent again have the same
+key. Memory is bounded: beyond the bounds, totals stay exact and the dropped ones are counted.
 """
 
 import hashlib
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -22,8 +23,8 @@ class Entry:
     """One request. `seen` counts the requests with this body, this one included.
 
     `arrived_s` is seconds since the server started. `answered`: the response was wholly written to a
-    connected client. `completed`: it was, and held a completion. Tokens are those generated, and so billed,
-    whether they arrived or not. `modes` says what kind of call it was (`compatible`, `stream`, `images` ...),
+    connected client. `completed`: it was, and held a completion. Tokens are those generated, and so billed
+    (`billed`), whether they arrived or not. `modes` says what kind of call it was (`compatible`, `stream`, `images` ...),
     once it was known to be one.
     """
 
@@ -40,12 +41,17 @@ class Entry:
     request_id: str | None = None
     modes: tuple[str, ...] = ()
 
+    @property
+    def billed(self) -> bool:
+        return self.prompt_tokens + self.completion_tokens > 0
+
 
 @dataclass(slots=True)
 class KeyTally:
-    """All requests of one body; `statuses` in the order in which they ended, 0 where there was no answer."""
+    """All requests of one key; `statuses` in the order in which they ended, 0 where there was no answer."""
 
     received: int = 0
+    billed: int = 0
     answered: int = 0
     completed: int = 0
     prompt_tokens: int = 0
@@ -55,18 +61,18 @@ class KeyTally:
 
 @dataclass(slots=True)
 class UploadTally:
-    """What was uploaded to one store; `digests` name the contents ever stored, so that twice shows."""
+    """What was uploaded to one store; `digests` count each content ever stored, so that twice shows."""
 
     uploaded: int = 0
     refused: int = 0
     deleted: int = 0
     uploaded_bytes: int = 0
-    digests: set[str] = field(default_factory=set)
+    digests: Counter[str] = field(default_factory=Counter)
 
     def add(self, content: bytes) -> None:
         self.uploaded += 1
         self.uploaded_bytes += len(content)
-        self.digests.add(hashlib.sha256(content).hexdigest())
+        self.digests[hashlib.sha256(content).hexdigest()] += 1
 
     def totals(self) -> dict[str, int]:
         return {
@@ -79,16 +85,21 @@ class UploadTally:
 
 
 class Ledger:
-    """Counts each request when it has been read (`receive`) and again when it is over (`settle`)."""
+    """Counts each request when it has been read (`receive`) and again when it is over (`settle`).
 
-    def __init__(self, *, max_keys: int, max_entries: int) -> None:
+    `key` names a request by its body.
+    """
+
+    def __init__(self, *, max_keys: int, max_entries: int, key: Callable[[bytes], str] = body_key) -> None:
         self._max_keys = max_keys
+        self._key = key
         self.keys: dict[str, KeyTally] = {}
         self.keys_dropped = 0  # requests whose body was not remembered
         self.entries: deque[Entry] = deque(maxlen=max_entries)
         self.received = 0
         self.unread = 0  # refused for the size of their body, so neither received nor known by a key
         self.settled = 0
+        self.billed = 0
         self.answered = 0
         self.completed = 0
         self.repeated = 0  # completions of a body that had been completed before
@@ -101,7 +112,8 @@ class Ledger:
         self.files = UploadTally()
         self.oss = UploadTally()
 
-    def receive(self, key: str, arrived_s: float) -> Entry:
+    def receive(self, body: bytes, arrived_s: float) -> Entry:
+        key = self._key(body)
         self.received += 1
         self.max_in_flight = max(self.max_in_flight, self.received - self.settled)
         tally = self.keys.get(key)
@@ -122,6 +134,7 @@ class Ledger:
         if entry.fault is not None:
             self.faults[entry.fault] += 1
         self.modes.update(entry.modes)
+        self.billed += entry.billed
         self.answered += entry.answered
         self.completed += entry.completed
         self.prompt_tokens += entry.prompt_tokens
@@ -129,6 +142,7 @@ class Ledger:
         tally = self.keys.get(entry.key)
         if tally is not None:
             self.repeated += entry.completed and tally.completed > 0
+            tally.billed += entry.billed
             tally.answered += entry.answered
             tally.completed += entry.completed
             tally.prompt_tokens += entry.prompt_tokens
@@ -139,6 +153,7 @@ class Ledger:
         return {
             "received": self.received,
             "unread": self.unread,
+            "billed": self.billed,
             "answered": self.answered,
             "completed": self.completed,
             "repeated": self.repeated,

@@ -17,7 +17,7 @@ from pipeline.errors import SetupError
 from pipeline.simulator.chat.call import Dialect
 from pipeline.simulator.chat_endpoint import ChatEndpoint, read_body
 from pipeline.simulator.delivery import JSON
-from pipeline.simulator.ledger import Ledger
+from pipeline.simulator.ledger import Ledger, body_key
 from pipeline.simulator.refusals import METHOD_NOT_ALLOWED, NOT_FOUND, TOO_LARGE, WRONG_KEY, Refusal
 from pipeline.simulator.settings import Settings
 from pipeline.simulator.storage.endpoints import StorageEndpoints
@@ -42,11 +42,19 @@ _SHUTDOWN_S = 0.05  # stalled requests must not hold the end up
 
 
 class Simulator:
-    """One server: its settings, its ledger, its limits and its stores. `url` is known once it listens."""
+    """One server: its settings, its ledger, its limits and its stores. `url` is known once it listens.
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+    `key` makes the name by which the ledger knows a request of its body.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Callable[[], float] = time.monotonic,
+        key: Callable[[bytes], str] = body_key,
+    ) -> None:
         self.settings = settings
-        self.ledger = Ledger(max_keys=settings.ledger_keys, max_entries=settings.ledger_entries)
+        self.ledger = Ledger(max_keys=settings.ledger_keys, max_entries=settings.ledger_entries, key=key)
         self.url = ""
         self._clock = clock
         self._started_s = clock()

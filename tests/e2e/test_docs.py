@@ -126,6 +126,12 @@ def broken_links(text: str, folder: Path) -> list[str]:
     return [file for file in files if not (folder / file).exists()]
 
 
+def missing_tests(text: str) -> list[str]:
+    """Test files that a document has one run, and that are not there."""
+    named = (word for span in spans(text) if span.startswith("pytest ") for word in span.split())
+    return sorted({word for word in named if word.startswith("tests/") and not (REPOSITORY / word).exists()})
+
+
 def missing_options(text: str) -> list[str]:
     """The options that a document does not mention."""
     return [
@@ -193,8 +199,14 @@ def test_every_link_to_a_file_leads_to_one(document: Path) -> None:
     assert not broken_links(document.read_text(encoding="utf-8"), document.parent)
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_every_test_that_a_document_has_one_run_is_there(document: Path) -> None:
+    assert not missing_tests(document.read_text(encoding="utf-8"))
+
+
 def test_what_these_tests_look_for_is_found() -> None:
     text = """
+Try `pytest -m slow tests/soak/nowhere.py -k x` and `pytest tests/e2e/test_docs.py`.
 Type `promptmill runn job.toml` or `promptmill run JOB --limt 3`, then `make rum`; see [this](nowhere.md#top) and [that](#here).
 
 ```sh
@@ -214,6 +226,7 @@ nam = "x"
         "promptmill run JOB --limt 3: no such option --limt",
     ]
     assert wrong_targets(text) == ["rum"]
+    assert missing_tests(text) == ["tests/soak/nowhere.py"]
     assert broken_links(text, REPOSITORY) == ["nowhere.md"]
     assert "run --deadline" in missing_options(text)
     assert "('model', 'nam'): Extra inputs are not permitted" in wrong_jobs(text)

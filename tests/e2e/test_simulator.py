@@ -200,6 +200,7 @@ def test_a_reset_gives_no_answer_and_a_cut_gives_half_of_one() -> None:
         tally = simulator.ledger.keys[body_key(body(WHO))]
         assert (tally.statuses, tally.answered, tally.completed) == ([0, 0, 200], 0, 0)
         assert tally.completion_tokens > 0  # generated, so billed, though it never arrived
+        assert (tally.billed, simulator.ledger.totals()["billed"]) == (1, 1)
         assert (await client.post(CHAT, content=body(WHO))).status_code == 200
 
     with_simulator(use)

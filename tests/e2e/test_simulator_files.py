@@ -247,6 +247,29 @@ RESOLVES = {"X-DashScope-OssResourceResolve": "enable"}
 SEEING: dict[str, Any] = {"model": "qwen3-vl-plus", "path": NATIVE_MULTIMODAL}
 
 
+def test_the_same_content_uploaded_again_is_asked_the_same_and_answered_alike() -> None:
+    async def use(place: Place) -> None:
+        asked = [
+            await place.chat(
+                about((await place.upload(TEXT.encode(), "x.txt")).json()["id"]), model="qwen-long"
+            )
+            for _ in range(2)
+        ]
+        issued = await policy(place)
+        for name in ("a.png", "b.png"):
+            assert (await post_form(place, issued, name)).status_code == 200
+        seen = [
+            await place.native(showing(f"oss://{issued['upload_dir']}/{name}"), headers=RESOLVES, **SEEING)
+            for name in ("a.png", "b.png")
+        ]
+        assert asked[0].json()["choices"] == asked[1].json()["choices"]
+        assert seen[0].json()["output"] == seen[1].json()["output"]
+        totals = place.totals
+        assert (totals["files"]["uploaded"], totals["files"]["distinct"], totals["distinct"]) == (2, 1, 4)
+
+    at_simulator(use, settings_from_options(UNHURRIED))
+
+
 def test_temporary_media_count_as_if_they_were_sent_along() -> None:
     async def use(place: Place) -> None:
         issued = await policy(place)

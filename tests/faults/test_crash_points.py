@@ -22,9 +22,6 @@ from pipeline.totals import PartRecord
 from tests.support.clock import run_virtual
 from tests.support.rig import FakeTransport, Reply, Rig, answer, lost, refusal
 
-COLUMNS = "coalesce(sum(open), 0), coalesce(sum(open + maybe_paid), 0)"
-UNSETTLED = "FROM attempts WHERE idx NOT IN (SELECT idx FROM outcomes)"
-
 
 @dataclass
 class Instant:
@@ -115,10 +112,12 @@ def settled(out: Path) -> set[str]:
 
 
 def open_attempts(out: Path) -> tuple[int, int]:
-    """Of rows without outcome: attempts under way, and these with the earlier ones that may have been paid."""
+    """Of rows without outcome on disk: attempts under way, and these with the earlier ones that may have been paid."""
+    done = settled(out)
     with closing(sqlite3.connect(out / FILE_NAME)) as db:
-        under_way, maybe_paid = db.execute(f"SELECT {COLUMNS} {UNSETTLED}").fetchone()
-    return under_way, maybe_paid
+        rows = db.execute("SELECT idx, open, maybe_paid FROM attempts").fetchall()
+    left = [(open_, maybe_paid) for index, open_, maybe_paid in rows if f"r{index}" not in done]
+    return sum(open_ for open_, _ in left), sum(open_ + maybe_paid for open_, maybe_paid in left)
 
 
 async def ask_again(row_id: str, nth: int) -> Reply:
@@ -183,6 +182,17 @@ def test_a_run_killed_while_it_opens_a_short_part_again_loses_none_of_its_rows(t
     assert (camera.instants[1].out / "results" / "part-00001.parquet").exists()
     for instant in camera.instants:
         assert {f"r{n}" for n in range(6)} <= settled(instant.out)
+        resume(rig, instant, tmp_path / "again")
+
+
+def test_a_run_killed_around_a_short_part_keeps_its_rows_when_more_are_asked_for(tmp_path: Path) -> None:
+    rig = Rig(folder=tmp_path, rows=10, workers=3)
+    rig.write_rows()
+    camera = Camera(rig, tmp_path / "shots", answers(Random(7), 0.0), [])
+    rig.journal = filmed(camera)
+    run_virtual(replace(rig, rows=6).run(camera.transport))
+    assert "renamed" in {instant.name[4:] for instant in camera.instants}
+    for instant in camera.instants:
         resume(rig, instant, tmp_path / "again")
 
 

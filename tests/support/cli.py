@@ -115,14 +115,19 @@ class CommandLine:
                 process.kill()
 
     def popen(
-        self, arguments: Sequence[str | Path], env: dict[str, str], *, stderr: int
+        self,
+        arguments: Sequence[str | Path],
+        env: dict[str, str],
+        *,
+        stderr: int,
+        stdout: int = subprocess.PIPE,
     ) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [PROMPTMILL, *arguments],
             cwd=self.folder,
             env=self.environment(env),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=stderr,
         )
 

@@ -4,21 +4,26 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from aiohttp import web
 
-from pipeline.simulator.ledger import Ledger
+from pipeline.simulator.ledger import Ledger, body_key
 from pipeline.simulator.server import BASE_PATH, Simulator
 from pipeline.simulator.settings import Settings
 
+P = TypeVar("P", bound="Provider")
 _PATIENCE_S = 60
 
 
 class Provider:
-    """One server. Chat requests beyond the first `free` are held until `release`; a held one is not in the ledger yet."""
+    """One server. Chat requests beyond the first `free` are held until `release`; a held one is not in the ledger yet.
 
-    def __init__(self, settings: Settings) -> None:
-        self._simulator = Simulator(settings)
+    `key` makes the name by which the ledger knows a request.
+    """
+
+    def __init__(self, settings: Settings, key: Callable[[bytes], str] = body_key) -> None:
+        self._simulator = Simulator(settings, key=key)
         self._changed = threading.Condition()
         self._free: float = float("inf")
         self._arrived = 0
@@ -74,6 +79,7 @@ class Provider:
     async def serve(self, ready: threading.Event) -> None:
         """Serve on a free loopback port until `stop`."""
         self._loop = asyncio.get_running_loop()
+        self._serving = asyncio.current_task()
         self._end = asyncio.Event()
         server = web.Server(self._handle, handler_cancellation=True, access_log=None)
         runner = web.ServerRunner(server, shutdown_timeout=0.05)
@@ -94,7 +100,14 @@ class Provider:
 @contextmanager
 def serving(settings: Settings | None = None) -> Iterator[Provider]:
     """A provider that listens inside the block."""
-    provider, ready = Provider(settings or Settings()), threading.Event()
+    with listening(Provider(settings or Settings())) as provider:
+        yield provider
+
+
+@contextmanager
+def listening(provider: P) -> Iterator[P]:
+    """This provider, listening inside the block."""
+    ready = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(provider.serve(ready)), name="provider")
     thread.start()
     try:

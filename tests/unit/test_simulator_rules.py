@@ -206,9 +206,9 @@ def test_other_hosts_can_be_allowed() -> None:
 
 
 def test_the_ledger_stays_bounded_and_its_totals_exact() -> None:
-    ledger = Ledger(max_keys=3, max_entries=2)
+    ledger = Ledger(max_keys=3, max_entries=2, key=bytes.decode)
     for key in "abcdea":
-        entry = ledger.receive(key, 0.0)
+        entry = ledger.receive(key.encode(), 0.0)
         entry.status, entry.answered, entry.completed = 200, True, True
         ledger.settle(entry)
     totals = ledger.totals()

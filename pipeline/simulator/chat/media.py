@@ -40,6 +40,9 @@ class Uploads(Protocol):
     def size_of(self, url: str, model: str) -> Size | Refusal | None:
         """The size of an uploaded picture, None for what is no picture, or why it cannot be had."""
 
+    def digest_of(self, url: str) -> str | None:
+        """A name for the content, the same wherever it was uploaded to."""
+
 
 class Footage(NamedTuple):
     """A video file: its size and length."""
@@ -69,6 +72,11 @@ class Media:
         else:
             size = INVALID_MEDIA_URL
         return size if isinstance(size, Refusal) else (_out_of_limits(size) or size)
+
+    def named(self, url: str) -> str:
+        """What a question calls this medium: uploaded ones by their content, so that a second upload asks the same."""
+        digest = self.uploads.digest_of(url) if url.startswith("oss://") else None
+        return url if digest is None else f"oss://{digest}"
 
     def video(self, url: str) -> Footage | Refusal:
         """The size and length of one video file; both are nominal unless the address declares them."""

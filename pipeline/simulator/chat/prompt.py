@@ -47,6 +47,7 @@ class Document(Protocol):
 
     tokens: int
     excerpt: str
+    digest: str
 
 
 class Documents(Protocol):
@@ -61,7 +62,8 @@ class Prompt:
     """What a call's messages come to.
 
     `tokens` is the whole. `image_tokens` and `video_tokens` are parts of it, without the marks around each.
-    `texts` are the texts in order, documents by their beginnings; `media` the addresses; `documents` counts.
+    `texts` are the texts in order, documents by their beginnings; `media` the addresses,
+    of uploads the contents; `documents` counts.
     """
 
     tokens: int = 0
@@ -122,7 +124,7 @@ class Reader:
                 return document
             self.prompt.tokens += document.tokens
             self.prompt.texts.append(document.excerpt)
-            self.prompt.media.append(file_id)
+            self.prompt.media.append(document.digest)
         return TOO_MANY_DOCUMENT_TOKENS if self.prompt.tokens > MOST_DOCUMENT_TOKENS else None
 
     def _parts(self, parts: Sequence[Any]) -> Refusal | None:
@@ -153,7 +155,7 @@ class Reader:
         rule = requested_rule(self.traits.rule, part, high_resolution=self.high_resolution)
         tokens = image_tokens(size.width, size.height, rule)
         prompt.pictures += 1
-        prompt.media.append(url)
+        prompt.media.append(self.media.named(url))
         prompt.image_tokens += tokens - TOKENS_AROUND
         prompt.tokens += tokens
         if self.traits.numbers_pictures:
@@ -176,7 +178,7 @@ class Reader:
                 return size
             sizes.append(size)
         self._add_frames(len(sizes), sizes[0], part)
-        self.prompt.media.extend(urls)
+        self.prompt.media.extend(map(self.media.named, urls))
         return None
 
     def _video(self, part: Mapping[str, Any]) -> Refusal | None:
@@ -188,7 +190,7 @@ class Reader:
         fps = float(fps) if isinstance(fps, int | float) and 0.1 <= fps <= 10 else 2.0
         frames = sampled_frames(found.seconds, fps, self.traits.most_frames)
         self._add_frames(frames, found.size, part)
-        self.prompt.media.append(url)
+        self.prompt.media.append(self.media.named(url))
         return None
 
     def _add_frames(self, frames: int, size: Size, part: Mapping[str, Any]) -> None:

@@ -52,6 +52,7 @@ class StoredFile:
     polls_left: int
     tokens: int
     excerpt: str
+    digest: str
 
 
 class FileStore:
@@ -82,6 +83,7 @@ class FileStore:
             polls_left=self._settings.file_polls,
             tokens=-(-len(content) // BYTES_PER_NOMINAL_TOKEN) if nominal else count_text(text or ""),
             excerpt=(text or "")[:_EXCERPT_CHARS],
+            digest=hashlib.sha256(content).hexdigest(),
         )
         self._files[stored.id] = stored
         return stored

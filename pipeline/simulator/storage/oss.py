@@ -42,6 +42,7 @@ class StoredObject:
     model: str
     stored_s: float
     size: Size | None
+    digest: str
 
 
 class ObjectStore:
@@ -93,7 +94,9 @@ class ObjectStore:
                 "FileAlreadyExists",
                 "The object you specified already exists and can not be overwritten.",
             )
-        self._objects[key] = StoredObject(model, self._clock(), picture_size(content))
+        self._objects[key] = StoredObject(
+            model, self._clock(), picture_size(content), hashlib.sha256(content).hexdigest()
+        )
         return None
 
     def size_of(self, url: str, model: str) -> Size | Refusal | None:
@@ -104,6 +107,11 @@ class ObjectStore:
         if found.model != model or self._clock() - found.stored_s > OBJECT_SECONDS:
             return MEDIA_NOT_ALLOWED
         return found.size
+
+    def digest_of(self, url: str) -> str | None:
+        """Name the content behind an `oss://` address, or None where there is none."""
+        found = self._objects.get(url.removeprefix("oss://"))
+        return None if found is None else found.digest
 
 
 def _signature(policy: str) -> str:
