@@ -1,0 +1,128 @@
+"""Promise 3: the limits hold: requests and tokens per minute, evenly within each second.
+
+Two runs side by side, one bound by requests and one by tokens, each against a simulator that keeps the same limit second by
+second, as the provider may. What it refused, and what came in its busiest second, stand in its ledger. One process is looked
+at here: runs that share an account are another matter.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.selftest.place import JOB, Place, rows, sets
+from pipeline.selftest.verdict import Verdict, breaches
+
+_REQUESTS_PER_MINUTE = 6_000
+_REQUEST_ROWS = 500
+_TOKENS_PER_MINUTE = 600_000
+_TOKEN_ROWS = 180
+_WORDS = (20, 60)  # a prompt of the run bound by tokens: about 150 to 400 tokens
+_LATENCY = "uniform:50ms-150ms"
+# The time from our clock to the server's is not always the same: a request at the edge of a second may fall into the next.
+_REFUSED_SHARE = 0.01
+_OVER_SHARE = 0.05
+# Below this the limit was not put to the test: the machine was too slow to reach it.
+_LEAST_SHARE = 0.7
+
+
+class Bound(NamedTuple):
+    """A run bound by one limit: what came to the server in each of its seconds, of the limit's unit.
+
+    `largest` is the largest request in that unit: a second may end with one that fits in part.
+    """
+
+    unit: str
+    share: float
+    seconds: list[int]
+    largest: int
+    requests: int
+    refused: int
+
+
+async def check(place: Place) -> Verdict:
+    return judge(await gather(place))
+
+
+async def gather(place: Place) -> list[Bound]:
+    return list(await asyncio.gather(_by_requests(place), _by_tokens(place)))
+
+
+def judge(bounds: list[Bound]) -> Verdict:
+    said: list[str] = []
+    found: list[str] = []
+    for bound in bounds:
+        busiest = max(bound.seconds, default=0)
+        over = bound.share * (1 + _OVER_SHARE) + (bound.largest if bound.unit == "tokens" else 1)
+        said.append(
+            f"{bound.refused} of {bound.requests} refused, busiest second {busiest:,} of {bound.share:,.0f} {bound.unit}"
+        )
+        found += breaches(
+            (
+                bound.refused > bound.requests * _REFUSED_SHARE,
+                f"{bound.refused} of {bound.requests} requests of the run bound by {bound.unit} were refused",
+            ),
+            (
+                busiest > over,
+                f"{busiest:,} {bound.unit} came in one second, whose share is {bound.share:,.0f}",
+            ),
+            (
+                busiest < bound.share * _LEAST_SHARE,
+                f"the limit was not put to the test: {busiest:,} {bound.unit} in the busiest second, of {bound.share:,.0f}; "
+                "the machine was too busy",
+            ),
+        )
+    return Verdict("; ".join(said) + "; one process", tuple(found))
+
+
+async def _by_requests(place: Place) -> Bound:
+    texts = ((f"r{n}", f"text {n}") for n in range(_REQUEST_ROWS))
+    place = _inner(place, "requests")
+    entries = await _asked(place, "requests_per_minute", _REQUESTS_PER_MINUTE, rows(texts))
+    return _bound("requests", _REQUESTS_PER_MINUTE, entries, lambda _: 1)
+
+
+async def _by_tokens(place: Place) -> Bound:
+    drawn = random.Random(3)  # noqa: S311  (lengths of texts)
+    texts = ((f"r{n}", "a word or two of it, " * drawn.randint(*_WORDS)) for n in range(_TOKEN_ROWS))
+    place = _inner(place, "tokens")
+    entries = await _asked(place, "tokens_per_minute", _TOKENS_PER_MINUTE, rows(texts))
+    return _bound(
+        "tokens",
+        _TOKENS_PER_MINUTE,
+        entries,
+        lambda entry: int(entry["prompt_tokens"] + entry["completion_tokens"]),
+    )
+
+
+async def _asked(place: Place, limit: str, per_minute: int, lines: bytes) -> list[dict[str, Any]]:
+    async with place.simulator(latency=_LATENCY, **{limit: per_minute}) as server:
+        place.write_job(server, lines)
+        settings = sets(f"limits.{limit}={per_minute}", "limits.max_concurrency=64")
+        (await place.promptmill("run", JOB, "--quiet", *settings, name="run")).expect(0)
+        entries: list[dict[str, Any]] = (await server.ledger(entries=True))["entries"]
+    return entries
+
+
+def _bound(
+    unit: str, per_minute: int, entries: list[dict[str, Any]], amount: Callable[[dict[str, Any]], int]
+) -> Bound:
+    seconds: Counter[int] = Counter()
+    for entry in entries:
+        seconds[int(entry["arrived_s"])] += amount(entry)
+    return Bound(
+        unit=unit,
+        share=per_minute / 60,
+        seconds=[seconds[second] for second in sorted(seconds)],
+        largest=max(map(amount, entries), default=0),
+        requests=len(entries),
+        refused=sum(entry["status"] == 429 for entry in entries),
+    )
+
+
+def _inner(place: Place, name: str) -> Place:
+    folder: Path = place.folder / name
+    folder.mkdir()
+    return Place(folder, place.env, place.key)
