@@ -3,21 +3,22 @@
 import asyncio
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from pipeline.selftest.lines import Lines, as_json, closing, header
 from pipeline.selftest.machine import look_at
-from pipeline.selftest.promises import PROMISES, Mark, Told, forget, try_promises, working_folder
+from pipeline.selftest.promises import PROMISES, Mark, Promise, Told, forget, try_promises, working_folder
 from pipeline.stopping import signals_stop
 from pipeline.summary import Stop
 
 NOT_ALL_HOLD = 3
 
 
-def carry_out(folder: Path | None, *, as_json_line: bool) -> int:
-    """Try every promise; the verdicts are the result, so they go to stdout."""
+def carry_out(folder: Path | None, *, as_json_line: bool, promises: Sequence[Promise] = PROMISES) -> int:
+    """Try the promises; the verdicts are the result, so they go to stdout."""
     lines = Lines(sys.stdout, sys.stderr, quiet=as_json_line)
     place = working_folder(folder or Path.cwd())
     keep = False
@@ -25,7 +26,7 @@ def carry_out(folder: Path | None, *, as_json_line: bool) -> int:
         machine = look_at(place)
         lines.write(header(machine))
         with asyncio.Runner() as loop:
-            told, elapsed_s, stop = loop.run(_tried(place, lines))
+            told, elapsed_s, stop = loop.run(_tried(promises, place, lines))
         if stop is not None:
             click.echo("promptmill: selftest was stopped; nothing is left of it", err=True)
             return stop.exit_code
@@ -39,11 +40,13 @@ def carry_out(folder: Path | None, *, as_json_line: bool) -> int:
             forget(place)
 
 
-async def _tried(place: Path, lines: Lines) -> tuple[list[Told], float, Stop | None]:
+async def _tried(
+    promises: Sequence[Promise], place: Path, lines: Lines
+) -> tuple[list[Told], float, Stop | None]:
     """What became of the promises, how long that took, and the signal that stopped it, if one did."""
     loop = asyncio.get_running_loop()
     began_s = loop.time()
-    trying = asyncio.create_task(try_promises(PROMISES, place, os.environ, lines))
+    trying = asyncio.create_task(try_promises(promises, place, os.environ, lines))
     stopped: list[Stop] = []
 
     def interrupt(stop: Stop) -> None:

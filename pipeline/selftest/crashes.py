@@ -140,7 +140,7 @@ def judge(evidence: Evidence) -> Verdict:
     ]
     return Verdict(
         f"{len(kills)} kills, {sum(kill.writing for kill in kills)} in a part write: {len(lost)} of {len(evidence.row_ids)} "
-        f"rows lost, {len(again)} answered asked again; {sent_again} in flight sent again, maybe_paid {evidence.maybe_paid}",
+        f"rows lost, {len(again)} answers asked for again; {sent_again} in flight sent again, maybe_paid {evidence.maybe_paid}",
         breaches(
             (lost, f"rows without their answer: {some(lost)}"),
             (doubled, f"rows that stand twice in the results: {some(doubled)}"),

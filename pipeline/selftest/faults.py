@@ -46,7 +46,7 @@ CASES = (
     ),
     Case("503", False, Status.FAILED, FailureKind.OVERLOADED, met=_MOST_ATTEMPTS),
     Case("InternalError.Algo", False, Status.FAILED, FailureKind.ROW_SUSPECT, met=2),
-    Case("InvalidParameter", False, Status.FAILED, FailureKind.INVALID_REQUEST),
+    Case("BadRequest.EmptyInput", False, Status.FAILED, FailureKind.INVALID_REQUEST),
     Case("BadRequest.TooLarge", False, Status.FAILED, FailureKind.TOO_LARGE),
     Case("DataInspectionFailed", False, Status.BLOCKED, FailureKind.BLOCKED),
     Case("truncated", False, Status.TRUNCATED),
@@ -86,7 +86,7 @@ async def gather(place: Place) -> Evidence:
 def judge(evidence: Evidence) -> Verdict:
     by_id = {row.row_id: row for row in evidence.rows}
     found: list[str] = []
-    recovered = 0
+    recovered = ended = 0
     for number, case in enumerate(CASES):
         out = [by_id.get(name) for name in _ids(number)]
         met = evidence.met.get(case.fault, 0)
@@ -97,7 +97,8 @@ def judge(evidence: Evidence) -> Verdict:
             or (row.status, row.error_kind) != (case.status, case.kind)
             or (case.status is Status.OK and row.content not in answers(name))
         ]
-        recovered += case.once * (_EACH - len(wrong))
+        as_due = _EACH - len(wrong)
+        recovered, ended = recovered + case.once * as_due, ended + (not case.once) * as_due
         found += breaches(
             (wrong, f"{len(wrong)} of {_EACH} rows that met {case.fault} did not end as {_shown(case)}: {_what(wrong)}"),
             (met != _EACH * case.met, f"{_EACH} rows met {case.fault} {met} times instead of {_EACH * case.met}"),
@@ -117,8 +118,8 @@ def judge(evidence: Evidence) -> Verdict:
     )  # fmt: skip
     hopeless = sum(not case.once for case in CASES)
     return Verdict(
-        f"{len(CASES)} kinds of fault: {recovered} of {_EACH * (len(CASES) - hopeless)} rows recovered, {hopeless} kinds "
-        f"ended as they must, at most {most} attempts; {FATAL} stopped a run after {evidence.fatal_sent}",
+        f"{len(CASES)} faults: {recovered} of {_EACH * (len(CASES) - hopeless)} rows recovered, "
+        f"{ended} of {_EACH * hopeless} ended in {most} attempts at most; no credit: over after {evidence.fatal_sent} requests",
         tuple(found),
     )
 

@@ -10,11 +10,11 @@ from typing import NamedTuple
 from pipeline.selftest.place import JOB, Place, Server, rows, sets
 from pipeline.selftest.verdict import Unproven, Verdict, breaches
 
-_FEW, _MANY = 1_200, 12_000
+_FEW, _MANY = 800, 8_000
 _ROWS_PER_PART = 250
-_TEXT_CHARS = 4_000
+_TEXT_CHARS = 6_000
 # Two runs of one size differ by some MiB. Rows that are kept show as their text at least, many times this share of it.
-_GROWTH_SHARE = 0.25
+_GROWTH_SHARE = 0.3
 _MIB = 1024 * 1024
 
 

@@ -57,10 +57,8 @@ def judge(runs: list[Run]) -> Verdict:
     orders = {tuple(run.order) for run in runs}
     parts, columns = runs[0].parts, next(iter(runs[0].parts.values()), {})
     return Verdict(
-        f"{len(runs)} runs in {len(orders)} completion orders: {len(parts)} parts alike in {len(columns)} columns "
-        "(all but times and ids)"
-        if not differ
-        else f"{len(runs)} runs in {len(orders)} completion orders: {len(differ)} differences",
+        f"{len(orders)} completion orders: {len(parts)} parts with {len(differ)} differences in {len(columns)} columns "
+        "(all but times and ids)",
         breaches(
             (differ, f"what differs: {some(sorted(differ))}"),
             (not parts, "no part was written"),

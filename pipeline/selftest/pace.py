@@ -5,14 +5,13 @@ second, as the provider may. What it refused, and what came in its busiest secon
 at here: runs that share an account are another matter.
 """
 
-import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.selftest.place import JOB, Place, rows, sets
+from pipeline.selftest.place import JOB, Place, rows, sets, together
 from pipeline.selftest.verdict import Verdict, breaches
 
 _REQUESTS_PER_MINUTE = 6_000
@@ -21,11 +20,13 @@ _TOKENS_PER_MINUTE = 600_000
 _TOKEN_ROWS = 180
 _WORDS = (20, 60)  # a prompt of the run bound by tokens: about 150 to 400 tokens
 _LATENCY = "uniform:50ms-150ms"
-# The time from our clock to the server's is not always the same: a request at the edge of a second may fall into the next.
-_REFUSED_SHARE = 0.01
-_OVER_SHARE = 0.05
+# A busy machine holds up a request for longer than another: one at the end of a second may come in the next, which is full.
+# A run that does not keep a limit is far above this: its connections could carry many times the limit.
+_REFUSED_SHARE = 0.02
+_OVER_SHARE = 0.1
 # Below this the limit was not put to the test: the machine was too slow to reach it.
 _LEAST_SHARE = 0.7
+_ALONE = "; one process (runs that share an account: not in this version)"
 
 
 class Bound(NamedTuple):
@@ -47,7 +48,7 @@ async def check(place: Place) -> Verdict:
 
 
 async def gather(place: Place) -> list[Bound]:
-    return list(await asyncio.gather(_by_requests(place), _by_tokens(place)))
+    return await together(_by_requests(place), _by_tokens(place))
 
 
 def judge(bounds: list[Bound]) -> Verdict:
@@ -57,7 +58,7 @@ def judge(bounds: list[Bound]) -> Verdict:
         busiest = max(bound.seconds, default=0)
         over = bound.share * (1 + _OVER_SHARE) + (bound.largest if bound.unit == "tokens" else 1)
         said.append(
-            f"{bound.refused} of {bound.requests} refused, busiest second {busiest:,} of {bound.share:,.0f} {bound.unit}"
+            f"{bound.refused} of {bound.requests} refused, busiest second {busiest / bound.share:.0%} of its {bound.unit}"
         )
         found += breaches(
             (
@@ -74,7 +75,7 @@ def judge(bounds: list[Bound]) -> Verdict:
                 "the machine was too busy",
             ),
         )
-    return Verdict("; ".join(said) + "; one process", tuple(found))
+    return Verdict("; ".join(said) + _ALONE, tuple(found))
 
 
 async def _by_requests(place: Place) -> Bound:

@@ -9,16 +9,18 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import httpx
 
 from pipeline.catalog import load, provider_names
 from pipeline.children import ChildSpec, python_module, start_child
 from pipeline.selftest.verdict import Unproven
+
+T = TypeVar("T")
 
 KEY_VARIABLE = "PROMPTMILL_SELFTEST_KEY"
 JOB = "job.toml"
@@ -209,6 +211,16 @@ class Place:
             yield running
         finally:
             await running.kill()
+
+
+async def together(*works: Coroutine[Any, Any, T]) -> list[T]:
+    """Do some things at once. Whether they end well, one fails or all are cancelled: none is left under way behind it."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in works]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from failed
+    return [task.result() for task in tasks]
 
 
 def _tail(text: str) -> str:

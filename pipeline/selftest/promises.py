@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from pipeline.errors import PromptmillError, SetupError
 from pipeline.selftest import crashes, faults, memory, order, pace, rows, secrecy
-from pipeline.selftest.place import Place, child_environment
+from pipeline.selftest.place import Place, child_environment, together
 from pipeline.selftest.verdict import Verdict
 
 # Each is a run and a simulator: more at once would take the memory of a small machine, and gain nothing on two cores.
@@ -104,9 +104,7 @@ async def try_promises(
             watcher.running(sorted(under_way))
             return told
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(promise)) for promise in promises]
-    return [task.result() for task in tasks]
+    return await together(*map(one, promises))
 
 
 async def _try(promise: Promise, place: Place) -> Told:

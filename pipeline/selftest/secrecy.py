@@ -59,7 +59,7 @@ async def gather(place: Place) -> Evidence:
         await _main(place, server, lines)
         totals = (await server.ledger())["totals"]
         await _refused(place, server)
-    looked = _Search({"the key": place.key.encode(), "a traceback": _TRACEBACK, "a file outside": _SECRET})
+    looked = Search({"the key": place.key.encode(), "a traceback": _TRACEBACK, "a file outside": _SECRET})
     for path in sorted(place.folder.rglob("*")):
         if path.is_file() and (path.suffix in {".out", ".err"} or "runs" in path.parts):
             looked.through(path, place.folder)
@@ -175,7 +175,7 @@ def _picture() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + header + b"\0" * 4
 
 
-class _Search:
+class Search:
     """Looks for needles in files: in their bytes, and in what compressed ones say."""
 
     def __init__(self, needles: Mapping[str, bytes]) -> None:
