@@ -20,7 +20,7 @@ from pipeline.selftest.results import Row, part_paths, read_rows
 from pipeline.selftest.verdict import Unproven, Verdict, breaches, some
 from pipeline.storage import SCRATCH_SUFFIX
 
-_ROWS = 600
+_ROWS = 640
 _ROWS_PER_PART = 40
 _AT_ONCE = 24
 _LATENCY = "uniform:30ms-90ms"
@@ -35,21 +35,21 @@ _RUN = (
 
 
 class Moment(NamedTuple):
-    """When to kill: once so many parts exist, and then as soon as it begins, writes a part, or somewhere between."""
+    """When to kill: as soon as it begins; or once it has written so many parts, then while it writes one, or some time on."""
 
-    parts: int
     aim: Literal["beginning", "writing", "between"]
+    parts: int = 0
 
 
 _MOMENTS = (
-    Moment(0, "beginning"),
-    Moment(0, "between"),
-    Moment(1, "writing"),
-    Moment(3, "between"),
-    Moment(5, "writing"),
-    Moment(7, "writing"),
-    Moment(9, "between"),
-    Moment(11, "writing"),
+    Moment("beginning"),
+    Moment("between"),
+    Moment("writing", 1),
+    Moment("between", 2),
+    Moment("writing", 1),
+    Moment("writing", 2),
+    Moment("between", 1),
+    Moment("writing", 1),
 )
 
 
@@ -107,7 +107,9 @@ async def gather(place: Place) -> Evidence:
 
 
 def judge(evidence: Evidence) -> Verdict:
-    kills, out = evidence.kills, {row.input_index: row for row in evidence.rows}
+    # One that was killed when all was done shows nothing.
+    kills = [kill for kill in evidence.kills if len(kill.kept) < len(evidence.row_ids)]
+    out = {row.input_index: row for row in evidence.rows}
     lost = [
         name
         for index, name in enumerate(evidence.row_ids)
@@ -181,21 +183,27 @@ async def _killed(place: Place, moment: Moment, name: str) -> Kill | None:
 
 
 async def _until(running: Running, moment: Moment, run: Path) -> None:
-    while running.alive and not (run / FILE_NAME).exists():
-        await running.a_moment()
+    """Return at the moment, or when the run has ended."""
+    before = len(part_paths(run))
+
+    def written() -> int:
+        return len(part_paths(run)) - before
+
     if moment.aim == "beginning":
-        return
-    while running.alive and len(part_paths(run)) < moment.parts:
-        await running.a_moment()
-    if moment.aim == "between":
-        if moment.parts == 0:
-            while running.alive and not _in_flight(run):
-                await running.a_moment()
+        while running.alive and not (run / FILE_NAME).exists():
+            await running.a_moment()
+    elif moment.aim == "writing":
+        while running.alive and written() < moment.parts:
+            await running.a_moment()
+        # A part is on its way to the disk for a millisecond or some: after two that were missed, any moment will do.
+        while running.alive and not _is_writing(run) and written() < moment.parts + 2:
+            await running.a_moment()
+    else:
+        while running.alive and written() < moment.parts:
+            await running.a_moment()
+        while running.alive and written() == 0 and not _in_flight(run):
+            await running.a_moment()
         await asyncio.sleep(random.uniform(0, _LONGEST_S))  # noqa: S311  (any moment will do)
-        return
-    # A part is on its way to the disk for a millisecond or some: after two that were missed, any moment will do.
-    while running.alive and not _is_writing(run) and len(part_paths(run)) < moment.parts + 2:
-        await running.a_moment()
 
 
 def _is_writing(run: Path) -> bool:

@@ -94,14 +94,24 @@ class Ended(NamedTuple):
         except ValueError:
             summary = None
         if not isinstance(summary, dict):
-            raise Unproven(f"a run ended with exit code {self.code} and no summary: {_tail(self.stderr)}")
+            raise Unproven(f"a run ended with exit code {self.code} and no summary: {self._reason()}")
         return summary
 
     def expect(self, *codes: int) -> "Ended":
         """Itself. Raises Unproven where it ended otherwise."""
         if self.code not in codes:
-            raise Unproven(f"a command ended with exit code {self.code}: {_tail(self.stderr or self.stdout)}")
+            raise Unproven(f"a command ended with exit code {self.code}: {self._reason()}")
         return self
+
+    def _reason(self) -> str:
+        """What it said of its end, shortened."""
+        said = self.stderr
+        if not said:
+            try:
+                said = str(json.loads(self.stdout)["exit_reason"])
+            except (ValueError, KeyError, TypeError):
+                said = self.stdout
+        return " ".join(said.split())[-300:] or "it said nothing"
 
 
 class Running:
@@ -221,7 +231,3 @@ async def together(*works: Coroutine[Any, Any, T]) -> list[T]:
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from failed
     return [task.result() for task in tasks]
-
-
-def _tail(text: str) -> str:
-    return " ".join(text.split())[-300:] or "it said nothing"

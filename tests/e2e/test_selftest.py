@@ -60,7 +60,7 @@ def test_it_says_what_it_ran_on_and_never_a_key(tried: Tried) -> None:
         (1, r"252 rows in, 252 out; 12 of 12 bad lines named"),
         (
             2,
-            r"[4-8] kills, \d in a part write: 0 of 600 rows lost, 0 answers asked for again; "
+            r"[4-8] kills, \d in a part write: 0 of 640 rows lost, 0 answers asked for again; "
             r"(\d+) in flight sent again, maybe_paid \d+",
         ),
         (

@@ -294,6 +294,8 @@ def test_a_command_that_ends_otherwise_than_it_must_is_no_evidence() -> None:
         ended.expect(0, 3)
     with pytest.raises(Unproven, match="exit code 2 and no summary"):
         _ = ended.summary
+    with pytest.raises(Unproven, match=r"exit code 6: the deadline of 120 s is reached$"):
+        Ended(6, '{"job": "x", "exit_reason": "the deadline of 120 s is reached"}\n', "").expect(0)
 
 
 # Reading what is there

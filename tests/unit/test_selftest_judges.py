@@ -107,6 +107,10 @@ def test_kills_after_which_only_what_was_in_flight_is_asked_again_hold() -> None
         ({"maybe_paid": 2}, "maybe_paid says 2, and 1 requests were in flight"),
         ({"at_once": 0}, "more than 0 requests were in flight"),
         ({"kills": KILLS[1:]}, "only 3 kills met a run"),
+        (
+            {"kills": [*KILLS[:3], KILLS[3]._replace(kept={n: f"q-r{n}" for n in range(4)})]},
+            "only 3 kills met",
+        ),
     ],
 )
 def test_an_answer_that_is_lost_or_asked_for_again_breaks_promise_2(
