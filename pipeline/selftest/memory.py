@@ -55,7 +55,12 @@ async def _size(place: Place, server: Server, count: int) -> Size:
     lines = rows(_texts(count))
     place.write_job(server, lines)
     peak: Path = place.folder / f"{name}.peak"
-    settings = sets(f"output.rows_per_part={_ROWS_PER_PART}", "limits.max_concurrency=64")
+    settings = sets(
+        f"output.rows_per_part={_ROWS_PER_PART}",
+        "limits.max_concurrency=64",
+        "prompt.user={{ text }}",  # nothing to choose from: the answers are long
+        "params.max_tokens=null",
+    )
     ended = await place.promptmill("run", JOB, "--quiet", "--output", name, *settings, name=name, peak=peak)
     if ended.expect(0).summary["status"]["ok"] != count:
         raise Unproven(f"{count:,} rows were asked, and not all were answered: {ended.stdout}")
