@@ -252,7 +252,7 @@ Exit codes: 0 all promises hold, 2 no such folder or none can be made in it, 3 s
 @click.option(
     "--folder",
     metavar="DIR",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=click.Path(path_type=Path),
     help="Work on the disk of this folder.  [default: the current one]",
 )
 @click.option("--json", "as_json_line", is_flag=True, help="One line of JSON instead of the verdict lines.")

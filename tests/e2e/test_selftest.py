@@ -111,4 +111,6 @@ def test_ctrl_c_ends_it_with_all_it_started(promptmill: CommandLine) -> None:
 def test_a_folder_that_is_not_there_is_a_usage_error(promptmill: CommandLine) -> None:
     ended = promptmill("selftest", "--folder", "nowhere")
     assert (ended.code, ended.stdout) == (2, "")
-    assert "'nowhere' does not exist" in ended.stderr
+    assert ended.stderr == (
+        "promptmill: no folder can be made in nowhere: No such file or directory. Name another one with --folder\n"
+    )

@@ -121,8 +121,8 @@ def test_an_answer_that_is_lost_or_asked_for_again_breaks_promise_2(
 
 # Promise 3
 
-REQUESTS = pace.Bound("requests", 100.0, [1, 80, 100, 101], 1, 282, 1)
-TOKENS = pace.Bound("tokens", 10_000.0, [440, 9_000, 10_300], 450, 60, 0)
+REQUESTS = pace.Bound("requests", 100.0, [1, 80, 100, 101], 1, 282, 1, finished=True)
+TOKENS = pace.Bound("tokens", 10_000.0, [440, 9_000, 10_300], 450, 60, 0, finished=True)
 
 
 def test_runs_that_keep_to_their_share_of_each_second_hold() -> None:
@@ -136,10 +136,11 @@ def test_runs_that_keep_to_their_share_of_each_second_hold() -> None:
 @pytest.mark.parametrize(
     ("bound", "saying"),
     [
-        (REQUESTS._replace(refused=6), "6 of 282 requests of the run bound by requests were refused"),
+        (REQUESTS._replace(refused=9), "9 of 282 requests of the run bound by requests were refused"),
         (REQUESTS._replace(seconds=[282]), "282 requests came in one second, whose share is 100"),
         (REQUESTS._replace(seconds=[60] * 5), "not put to the test: 60 requests in the busiest second"),
         (REQUESTS._replace(seconds=[]), "not put to the test: 0 requests"),
+        (TOKENS._replace(finished=False), "the run bound by tokens was not done after 30s"),
         (TOKENS._replace(refused=2), "2 of 60 requests of the run bound by tokens were refused"),
         (TOKENS._replace(seconds=[12_000]), "12,000 tokens came in one second, whose share is 10,000"),
     ],
