@@ -52,6 +52,7 @@ tokens_per_minute = 1_000_000_000
 max_concurrency = 32
 [budget]
 deadline = "2m"
+grace = "2s"
 error_threshold = 1.0
 """
 
