@@ -236,6 +236,34 @@ def simulate(**options: Any) -> int:
     return _carry_out("simulate", options)
 
 
+@cli.command(
+    "selftest",
+    short_help="Try the promises on this machine and disk, against the simulator: a verdict each.",
+    epilog="""\b
+Examples:
+  promptmill selftest
+  promptmill selftest --folder /mnt/data
+  promptmill selftest --json > selftest.json
+
+\b
+Exit codes: 0 all promises hold, 2 no such folder or none can be made in it, 3 some do not hold (what was run is kept),
+130/143 stopped by a signal.""",
+)
+@click.option(
+    "--folder",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Work on the disk of this folder.  [default: the current one]",
+)
+@click.option("--json", "as_json_line", is_flag=True, help="One line of JSON instead of the verdict lines.")
+def selftest(**options: Any) -> int:
+    """Try what the README promises on this machine: real runs that are killed, limited and met with faults, in under a minute.
+
+    Nothing leaves the machine and no key is used. It works in a new folder that it removes again, unless a promise fails.
+    """
+    return _carry_out("selftest", options)
+
+
 def main(args: list[str] | None = None) -> NoReturn:
     """The entry point: an operator's error is a sentence on stderr, never a traceback."""
     sys.excepthook = _bug
@@ -297,3 +325,7 @@ def _bug(kind: type[BaseException], error: BaseException, trace: TracebackType |
         "please report it with run.log from the run folder",
         err=True,
     )
+
+
+if __name__ == "__main__":
+    main()
