@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import ServerStartError
+from pipeline.private import make_private_folder, private_opener
 
 _TAIL_LINES = 8
 _TAIL_BYTES = 8192
@@ -147,8 +148,8 @@ def _open_log(spec: ChildSpec) -> BinaryIO:
     if spec.log_path is None:
         return tempfile.TemporaryFile()
     try:
-        spec.log_path.parent.mkdir(parents=True, exist_ok=True)
-        log = spec.log_path.open("a+b")
+        make_private_folder(spec.log_path.parent)
+        log = open(spec.log_path, "a+b", opener=private_opener)  # noqa: SIM115  (the caller closes it)
     except OSError as error:
         raise ServerStartError(
             f"The log of {spec.name} cannot be written: {error}. Make {spec.log_path.parent} writable."

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import JobError, RunFolderError
 from pipeline.journal import view
 from pipeline.parts import RESULTS
+from pipeline.private import make_new_private_file
 
 _FORMATS = (".parquet", ".jsonl", ".csv")
 # A spreadsheet runs a cell that begins with one of these (OWASP, CSV injection).
@@ -41,6 +42,7 @@ def export(folder: Path, output: Path, *, formulas: bool = False, on_note: Calla
     scratch = output.with_name(output.name + ".tmp")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
+        make_new_private_file(scratch)
         _write(parts, scratch, output.suffix, formulas=formulas)
         rows = sum(pq.read_metadata(part).num_rows for part in parts)
         scratch.replace(output)

@@ -16,8 +16,9 @@ from typing import Any
 from pipeline.errors import PromptmillError, RunFolderError, SetupError
 from pipeline.journal import Journal
 from pipeline.parts import RESULTS, Layout, found_part, is_part_name, part_name
+from pipeline.private import PRIVATE_FOLDER
 from pipeline.run_lock import RunLock
-from pipeline.storage import PRIVATE_FOLDER, Disk, LocalFiles, Storage
+from pipeline.storage import Disk, LocalFiles, Storage
 from pipeline.totals import PartRecord, Totals
 
 RUN_FILE = "run.json"

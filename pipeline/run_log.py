@@ -6,11 +6,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TextIO
 
 from pipeline.errors import PromptmillError
+from pipeline.private import private_opener
 
 LOG_FILE = "run.log"
 LogFormat = Literal["text", "json"]
@@ -51,6 +53,11 @@ class _JsonFormatter(logging.Formatter):
 class _LogFile(logging.FileHandler):
     """A log that a full disk leaves incomplete, instead of a traceback on stderr for each line."""
 
+    def _open(self) -> TextIOWrapper:
+        return open(
+            self.baseFilename, "a", encoding="utf-8", errors="backslashreplace", opener=private_opener
+        )
+
     def handleError(self, record: logging.LogRecord) -> None:
         pass
 
@@ -63,7 +70,7 @@ class RunLog:
     """run.log while the block runs; what ends it unexpectedly is logged there with its traceback."""
 
     def __init__(self, folder: Path, log_format: LogFormat) -> None:
-        self._handler = _LogFile(folder / LOG_FILE, encoding="utf-8")
+        self._handler = _LogFile(folder / LOG_FILE)
         text = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
         self._handler.setFormatter(text if log_format == "text" else _JsonFormatter())
 

@@ -10,9 +10,9 @@ import os
 from pathlib import Path
 from typing import Protocol
 
+from pipeline.private import PRIVATE_FILE
+
 SCRATCH_SUFFIX = ".tmp"
-PRIVATE_FILE = 0o600  # results and journals hold what people asked and were answered
-PRIVATE_FOLDER = 0o700
 
 
 class Storage(Protocol):

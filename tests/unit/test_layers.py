@@ -6,7 +6,7 @@ import grimp
 import pytest
 
 LAYERS: list[set[str]] = [
-    {"records", "errors"},
+    {"records", "errors", "private"},
     {
         "failure_codes",
         "catalog",
@@ -78,8 +78,8 @@ def test_imports_go_down(graph: grimp.ImportGraph) -> None:
     assert not wrong
 
 
-def test_records_and_errors_import_nothing_of_ours(graph: grimp.ImportGraph) -> None:
-    for base in ("pipeline.records", "pipeline.errors"):
+def test_the_lowest_level_imports_nothing_of_ours(graph: grimp.ImportGraph) -> None:
+    for base in ("pipeline.records", "pipeline.errors", "pipeline.private"):
         assert graph.find_modules_directly_imported_by(base) - {"pipeline"} == set()
 
 
