@@ -17,8 +17,8 @@ import os
 import sys
 import tempfile
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,13 +34,15 @@ class ChildSpec:
     """What to start.
 
     `name` is for messages ("the simulator"). The log is kept only where `log_path` names a file, at whose end it is
-    added. `grace_s` is the time to exit in after the end of stdin, and once more after SIGTERM.
+    added. `env` None is our own environment. `grace_s` is the time to exit in after the end of stdin, and once more after
+    SIGTERM.
     """
 
     argv: list[str]
     name: str
     ready_timeout_s: float
     log_path: Path | None = None
+    env: Mapping[str, str] | None = field(default=None, repr=False)
     grace_s: float = 5.0
 
 
@@ -82,7 +84,7 @@ async def start_child(spec: ChildSpec) -> AsyncIterator[ChildServer]:
         start = log.tell()
         try:
             process = await asyncio.create_subprocess_exec(
-                *spec.argv, stdin=PIPE, stdout=PIPE, stderr=log, start_new_session=True
+                *spec.argv, stdin=PIPE, stdout=PIPE, stderr=log, env=spec.env, start_new_session=True
             )
         except OSError as error:
             raise ServerStartError(

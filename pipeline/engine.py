@@ -23,6 +23,7 @@ from pipeline.feeder import Again, Feeder
 from pipeline.jobspec import key_variable
 from pipeline.limits import Limits, LocalGate
 from pipeline.live import kept_live, limits_view, metrics_may_fail
+from pipeline.masking import logged_without
 from pipeline.metrics import MetricsFile
 from pipeline.opening import Opened, open_work
 from pipeline.parts import OpenRange, part_name, write_part
@@ -82,7 +83,7 @@ def run_job(
     """
     folder = RunFolder(plan.job.output_path, started=now(), disk=disk)
     try:
-        with RunLog(folder.path, options.notes.format):
+        with logged_without(plan.target.secrets, log), RunLog(folder.path, options.notes.format):
             try:
                 return _run_in(folder, plan, _Edge(options, now, connect))
             except sqlite3.Error as error:
@@ -263,6 +264,7 @@ class _Run:
                 run_id=self._run_id,
             ),
             stopping=lambda: runner.stopped is not None,
+            masked=target.secrets.masked,
         )
         self._runner = runner = Runner(
             feeder=feeder,

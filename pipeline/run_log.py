@@ -45,7 +45,9 @@ def _line(time: datetime, level: str, message: str, figures: dict[str, Any]) -> 
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        figures = {"traceback": self.formatException(record.exc_info)} if record.exc_info else {}
+        # Its text where there is one already: cleared of secrets (`masking.py`).
+        trace = record.exc_text or (self.formatException(record.exc_info) if record.exc_info else None)
+        figures = {"traceback": trace} if trace else {}
         time = datetime.fromtimestamp(record.created).astimezone()
         return _line(time, record.levelname.lower(), record.getMessage(), figures)
 

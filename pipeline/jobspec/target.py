@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pipeline import catalog
 from pipeline.errors import JobError, SetupError
 from pipeline.jobspec.load import JobSpec
+from pipeline.masking import Secrets, proxy_secrets, without_secrets
 
 # DashScope serves both protocols on one host (Model Studio, "Base URL").
 _COMPATIBLE_PATH = "/compatible-mode/v1"
@@ -23,7 +24,9 @@ class Target:
     """The server side of a job.
 
     `base_url` is None where the run starts the server itself (`starts` says which). `identity` names the server in content
-    keys: its address, or the provider where the address changes from run to run. `headers` hold the key and are never shown.
+    keys: its address, or the provider where the address changes from run to run. `headers` hold the key and are never shown;
+    `secrets` takes it, and the proxy's password, out of what others say. `server_env` is the environment of a server that the
+    run starts: it needs no key, so it gets none.
     """
 
     provider: catalog.Provider
@@ -37,6 +40,8 @@ class Target:
     tokens_per_minute: float | None
     max_concurrency: int
     proxy: str | None = field(repr=False)
+    secrets: Secrets = field(repr=False)
+    server_env: Mapping[str, str] = field(repr=False)
 
     def api_url(self, base_url: str, protocol: str) -> str:
         """Where a protocol's paths start: the compatible base URL itself, or the native API beside it.
@@ -71,6 +76,9 @@ def resolve_target(job: JobSpec, *, env: Mapping[str, str], need_key: bool = Tru
         )
     known = model.limits if model else catalog.Limits()
     default_concurrency = LOCAL_CONCURRENCY if starts == "local" else DEFAULT_CONCURRENCY
+    proxy = job.file.transport.proxy or _proxy_of(base_url, env)
+    authorization = _authorization(job, provider, env, need_key)
+    keys = [value.removeprefix("Bearer ") for value in authorization.values()]
     return Target(
         provider=provider,
         model_name=section.name,
@@ -78,11 +86,13 @@ def resolve_target(job: JobSpec, *, env: Mapping[str, str], need_key: bool = Tru
         base_url=base_url,
         starts=starts,
         identity=base_url or section.provider,
-        headers={**job.file.headers, **_authorization(job, provider, env, need_key)},
+        headers={**job.file.headers, **authorization},
         requests_per_minute=limits.requests_per_minute or known.requests_per_minute,
         tokens_per_minute=limits.tokens_per_minute or known.tokens_per_minute,
         max_concurrency=limits.max_concurrency or default_concurrency,
-        proxy=job.file.transport.proxy or _proxy_of(base_url, env),
+        proxy=proxy,
+        secrets=Secrets([*keys, *proxy_secrets(proxy)]),
+        server_env=without_secrets(env, key_variable(job, provider)),
     )
 
 
