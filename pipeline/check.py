@@ -163,6 +163,7 @@ def _request(plan: Plan, row: Row) -> Shown | Failure:
 
 def _notes(plan: Plan) -> Iterator[str]:
     target = plan.target
+    yield from target.warnings
     variable = key_variable(plan.job, target.provider)
     if variable is not None and "Authorization" not in target.headers:
         yield f"the environment variable {variable} is not set; a run needs it"

@@ -150,6 +150,8 @@ class _Run:
             log.warning("an earlier run ended with %d requests in flight: they are asked again and may be paid twice",
                         unsettled)  # fmt: skip
         self._write_run_file(counters.totals, None)
+        for warning in self._plan.target.warnings:
+            log.warning("%s", warning)
         stop = None
         if self._rows == 0 and not parts:
             # A part without rows, so that the results can be read whatever the input held.

@@ -130,9 +130,10 @@ def _cleared_url(found: re.Match[str]) -> str:
 
 
 def _cleared_value(found: re.Match[str]) -> str:
-    name, value = found.groups()
+    name, whole = found.groups()
+    value = whole.rstrip(".,:)]}")  # the sentence's, not the address's
     hidden = value and (_SECRET_NAME.search(_flat(name)) or len(value) >= _RANDOM_CHARS)
-    return f"{name}={MASK if hidden else value}"
+    return f"{name}={MASK if hidden else value}{whole[len(value) :]}"
 
 
 # Control characters but tab and line feed, what is invisible or turns the direction of writing, halves of surrogate pairs.

@@ -1,6 +1,7 @@
 """Where a job's requests go: provider, model, address, key and limits, from the job file, the catalogue and the environment."""
 
-from collections.abc import Mapping
+import ipaddress
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
@@ -26,7 +27,7 @@ class Target:
     `base_url` is None where the run starts the server itself (`starts` says which). `identity` names the server in content
     keys: its address, or the provider where the address changes from run to run. `headers` hold the key and are never shown;
     `secrets` takes it, and the proxy's password, out of what others say. `server_env` is the environment of a server that the
-    run starts: it needs no key, so it gets none.
+    run starts: it needs no key, so it gets none. `warnings` are sentences for whoever runs the job.
     """
 
     provider: catalog.Provider
@@ -42,6 +43,7 @@ class Target:
     proxy: str | None = field(repr=False)
     secrets: Secrets = field(repr=False)
     server_env: Mapping[str, str] = field(repr=False)
+    warnings: tuple[str, ...]
 
     def api_url(self, base_url: str, protocol: str) -> str:
         """Where a protocol's paths start: the compatible base URL itself, or the native API beside it.
@@ -93,7 +95,28 @@ def resolve_target(job: JobSpec, *, env: Mapping[str, str], need_key: bool = Tru
         proxy=proxy,
         secrets=Secrets([*keys, *proxy_secrets(proxy)]),
         server_env=without_secrets(env, key_variable(job, provider)),
+        warnings=tuple(_warnings(base_url, key_variable(job, provider))),
     )
+
+
+def _warnings(base_url: str | None, variable: str | None) -> Iterator[str]:
+    """What is allowed, and yet seldom meant."""
+    parts = urlsplit(base_url or "")
+    if parts.scheme == "http" and variable is not None and not _is_this_machine(parts.hostname or ""):
+        yield (
+            f"the key in {variable} and every prompt go to {parts.hostname} unencrypted, for anyone on the way to read: "
+            "base_url is http://. Use https://, or a tunnel that ends on this machine"
+        )
+
+
+def _is_this_machine(host: str) -> bool:
+    """Whether what is sent to this host never leaves the machine."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, perhaps one that begins like an address
+        return False
 
 
 def _proxy_of(base_url: str | None, env: Mapping[str, str]) -> str | None:
@@ -106,7 +129,7 @@ def _proxy_of(base_url: str | None, env: Mapping[str, str]) -> str | None:
         return None
     parts = urlsplit(base_url)
     host = (parts.hostname or "").lower()
-    if host == "localhost" or host.startswith("127.") or host == "::1":
+    if _is_this_machine(host):
         return None
     for skipped in (env.get("no_proxy") or env.get("NO_PROXY") or "").split(","):
         name = skipped.strip().lower().lstrip("*").lstrip(".")
