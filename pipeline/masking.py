@@ -52,32 +52,34 @@ def _flat(name: str) -> str:
 
 
 class Secrets:
-    """The secrets of one run: its key, its proxy's password. Its repr shows none."""
+    """The secrets of one run: its key, its headers, its proxy's password. Its repr shows none."""
 
-    __slots__ = ("_values",)
+    __slots__ = ("_forms",)
 
     def __init__(self, values: Iterable[str] = ()) -> None:
-        found: set[str] = set()
+        self._forms: dict[str, set[str]] = {}  # by their beginning
         for value in values:
             if len(value) >= _LEAST_CHARS:
-                found |= {value, quote(value, safe=""), json.dumps(value)[1:-1]}
-        self._values = sorted(found, key=len, reverse=True)
+                for form in (value, quote(value, safe=""), json.dumps(value)[1:-1]):
+                    self._forms.setdefault(form[:_KNOWN_BY_CHARS], set()).add(form)
 
     def __repr__(self) -> str:
-        return f"Secrets({len(self._values)} forms)"
+        return f"Secrets({len(self._forms)})"
 
     def masked(self, text: str) -> str:
         """The text without any of them, also where it was cut within one."""
-        for value in self._values:
-            beginning = value[:_KNOWN_BY_CHARS]
+        for beginning, forms in self._forms.items():
             at = text.find(beginning)
             while at >= 0:
-                alike = takewhile(
-                    lambda pair: pair[0] == pair[1], zip(text[at : at + len(value)], value, strict=False)
-                )
-                text = text[:at] + MASK + text[at + sum(1 for _ in alike) :]
+                end = at + max(_alike_chars(text, at, form) for form in forms)
+                text = text[:at] + MASK + text[end:]
                 at = text.find(beginning, at + len(MASK))
         return text
+
+
+def _alike_chars(text: str, at: int, form: str) -> int:
+    pairs = zip(text[at : at + len(form)], form, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def proxy_secrets(proxy: str | None) -> list[str]:

@@ -49,7 +49,7 @@ def _http_url(value: str) -> str:
         usable = False
     if not usable:
         raise ValueError('write the address up to /v1, such as "http://host:port/v1"')
-    if parts.username is not None or parts.query or parts.fragment:
+    if "@" in value or parts.query or parts.fragment:  # a slash in a password ends the host before its "@"
         raise ValueError("a user name, query or fragment has no place in it; the key goes by api_key_env")
     if parts.path.rstrip("/").endswith("/chat/completions"):
         raise ValueError("leave /chat/completions out: it is added to each request")

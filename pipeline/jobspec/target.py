@@ -26,7 +26,7 @@ class Target:
 
     `base_url` is None where the run starts the server itself (`starts` says which). `identity` names the server in content
     keys: its address, or the provider where the address changes from run to run. `headers` hold the key and are never shown;
-    `secrets` takes it, and the proxy's password, out of what others say. `server_env` is the environment of a server that the
+    `secrets` takes them, and the proxy's password, out of what others say. `server_env` is the environment of a server that the
     run starts: it needs no key, so it gets none. `warnings` are sentences for whoever runs the job.
     """
 
@@ -93,7 +93,7 @@ def resolve_target(job: JobSpec, *, env: Mapping[str, str], need_key: bool = Tru
         tokens_per_minute=limits.tokens_per_minute or known.tokens_per_minute,
         max_concurrency=limits.max_concurrency or default_concurrency,
         proxy=proxy,
-        secrets=Secrets([*keys, *proxy_secrets(proxy)]),
+        secrets=Secrets([*keys, *job.file.headers.values(), *proxy_secrets(proxy)]),
         server_env=without_secrets(env, key_variable(job, provider)),
         warnings=tuple(_warnings(base_url, key_variable(job, provider))),
     )

@@ -36,7 +36,9 @@ def test_a_secret_is_masked_whole_cut_short_and_as_it_stands_in_an_address(form:
 
 @given(before=st.text(), after=st.text(), cut=st.integers(12, len(KEY)))
 def test_no_text_hides_a_secret(before: str, after: str, cut: int) -> None:
-    assert KEY[:12] not in Secrets([KEY]).masked(before + KEY[:cut] + after)
+    shown = Secrets([KEY]).masked(f"{before}|{KEY[:cut]}|{after}")
+    assert KEY[:12] not in shown
+    assert f"{before}|***|" in shown
 
 
 @given(text=st.text())
