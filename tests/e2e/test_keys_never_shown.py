@@ -18,6 +18,7 @@ from pipeline.engine import RunOptions, run_job
 from pipeline.jobspec import load_job, resolve_target
 from pipeline.plan import make_plan
 from pipeline.records import Failure, Request, Response
+from pipeline.run_log import LogFormat, Notes
 from pipeline.simulator.settings import Settings
 from pipeline.transport import Core, Endpoint, Sink
 from tests.e2e.conftest import Workplace
@@ -68,7 +69,7 @@ def at(place: Workplace, base_url: str, *more: str) -> list[str]:
 
 def test_a_run_and_all_that_is_done_with_its_folder(guarded: Workplace, provider: Provider) -> None:
     there = at(guarded, provider.base_url)
-    run, again = guarded.run(*there), guarded.run(*there)
+    run, again = guarded.run(*there), guarded.run(*there, "--log-format", "json", "--metrics", "metrics.prom")
     assert (run.code, again.code) == (0, 0)
     done = [run, again, guarded.promptmill("status", "out"), guarded.promptmill("check", "job.toml", *there)]
     for ending in ("parquet", "jsonl", "csv"):
@@ -144,6 +145,9 @@ def test_a_proxy_that_repeats_its_password(guarded: Workplace, scheme: str, core
         ["run", "job.toml", f"--key={KEY}"],
         ["run", "job.toml", "--limit", KEY],
         ["run", "job.toml", "--deadline", KEY],
+        ["run", "job.toml", "--retry-failed", KEY],
+        ["run", "job.toml", f"--retry-failed={KEY}"],
+        ["run", "job.toml", "--log-format", KEY],
         ["run", "job.toml", "--set", KEY],
         ["run", "job.toml", "--set", f"model.api_key={KEY}"],
         ["run", "job.toml", "--set", f"model.api_key_env={KEY}"],
@@ -227,14 +231,18 @@ class _Broken:
         pass
 
 
-def test_a_bug_whose_words_hold_the_key_is_logged_without_it(guarded: Workplace) -> None:
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_bug_whose_words_hold_the_key_is_logged_without_it(
+    guarded: Workplace, log_format: LogFormat
+) -> None:
     env = {"DASHSCOPE_API_KEY": KEY, "https_proxy": f"http://me:{PASSWORD}@127.0.0.1:9"}
     overrides = ["model.provider=dashscope", "headers.X-Trace=null"]
     spec = load_job(guarded.folder / "job.toml", overrides=overrides, env=env, now=datetime.now(UTC))
     plan = make_plan(spec, resolve_target(spec, env=env))
     connect: Callable[[Core, Endpoint], _Broken] = lambda _, endpoint: _Broken(endpoint)  # noqa: E731
     stderr = io.StringIO()
-    options = RunOptions(limit=2, deadline_s=None, quiet=False, stderr=stderr)
+    notes = Notes(stream=stderr, quiet=False, format=log_format, now=lambda: datetime.now(UTC))
+    options = RunOptions(limit=2, deadline_s=None, notes=notes)
     summary = run_job(plan, options, now=lambda: datetime.now(UTC), connect=connect)
     assert summary.status["failed"] == 2
     log = (guarded.out / "run.log").read_text("utf-8")
