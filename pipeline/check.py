@@ -10,6 +10,7 @@ import orjson
 from pipeline.dataset import DatasetScan
 from pipeline.failures import one_line
 from pipeline.jobspec import key_variable
+from pipeline.masking import without_url_secrets
 from pipeline.model_rules import refused_params
 from pipeline.plan import Plan, missing_columns
 from pipeline.protocol.compatible import EncodeError
@@ -129,7 +130,10 @@ def _parts(prompt: Prompt) -> Iterator[dict[str, Any]]:
 
 
 def shown_request(request: Request) -> str:
-    """A request's body, indented; media within it are shortened, and so are very long ones, and both say so."""
+    """A request's body, indented. Media within it are shortened, and so are very long ones, and both say so.
+
+    What signs an address, so that whoever reads it could use it, is masked.
+    """
     body = _media_shortened(orjson.loads(request.body))
     text = orjson.dumps(body, option=orjson.OPT_INDENT_2).decode()
     if len(text) <= _SHOWN_CHARS:
@@ -144,7 +148,7 @@ def _media_shortened(value: Any) -> Any:
         return [_media_shortened(one) for one in value]
     if isinstance(value, str) and value.startswith("data:") and len(value) > _SHOWN_URL_CHARS:
         return f"{value[:_SHOWN_URL_CHARS]}... ({len(value):,} characters)"
-    return value
+    return without_url_secrets(value) if isinstance(value, str) else value
 
 
 def _request(plan: Plan, row: Row) -> Shown | Failure:
@@ -159,6 +163,7 @@ def _request(plan: Plan, row: Row) -> Shown | Failure:
 
 def _notes(plan: Plan) -> Iterator[str]:
     target = plan.target
+    yield from target.warnings
     variable = key_variable(plan.job, target.provider)
     if variable is not None and "Authorization" not in target.headers:
         yield f"the environment variable {variable} is not set; a run needs it"

@@ -17,12 +17,13 @@ import os
 import sys
 import tempfile
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import ServerStartError
+from pipeline.private import make_private_folder, private_opener
 
 _TAIL_LINES = 8
 _TAIL_BYTES = 8192
@@ -33,13 +34,15 @@ class ChildSpec:
     """What to start.
 
     `name` is for messages ("the simulator"). The log is kept only where `log_path` names a file, at whose end it is
-    added. `grace_s` is the time to exit in after the end of stdin, and once more after SIGTERM.
+    added. `env` None is our own environment. `grace_s` is the time to exit in after the end of stdin, and once more after
+    SIGTERM.
     """
 
     argv: list[str]
     name: str
     ready_timeout_s: float
     log_path: Path | None = None
+    env: Mapping[str, str] | None = field(default=None, repr=False)
     grace_s: float = 5.0
 
 
@@ -81,7 +84,7 @@ async def start_child(spec: ChildSpec) -> AsyncIterator[ChildServer]:
         start = log.tell()
         try:
             process = await asyncio.create_subprocess_exec(
-                *spec.argv, stdin=PIPE, stdout=PIPE, stderr=log, start_new_session=True
+                *spec.argv, stdin=PIPE, stdout=PIPE, stderr=log, env=spec.env, start_new_session=True
             )
         except OSError as error:
             raise ServerStartError(
@@ -147,8 +150,8 @@ def _open_log(spec: ChildSpec) -> BinaryIO:
     if spec.log_path is None:
         return tempfile.TemporaryFile()
     try:
-        spec.log_path.parent.mkdir(parents=True, exist_ok=True)
-        log = spec.log_path.open("a+b")
+        make_private_folder(spec.log_path.parent)
+        log = open(spec.log_path, "a+b", opener=private_opener)  # noqa: SIM115  (the caller closes it)
     except OSError as error:
         raise ServerStartError(
             f"The log of {spec.name} cannot be written: {error}. Make {spec.log_path.parent} writable."

@@ -19,7 +19,9 @@ import click
 
 from pipeline import __version__
 from pipeline.errors import PromptmillError
+from pipeline.masking import environment_secrets, printable, without_url_secrets
 
+_MOST_SHOWN_CHARS = 20_000
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -272,10 +274,10 @@ def main(args: list[str] | None = None) -> NoReturn:
     try:
         code: Any = cli.main(args, prog_name="promptmill", standalone_mode=False)
     except PromptmillError as error:
-        click.echo(f"promptmill: {error}", err=True)
+        click.echo(f"promptmill: {_shown(error)}", err=True)
         code = error.exit_code
     except click.ClickException as error:
-        error.show()
+        click.UsageError(_shown(error.format_message()), getattr(error, "ctx", None)).show()
         code = error.exit_code
     except click.Abort:
         click.echo("promptmill: interrupted", err=True)
@@ -316,12 +318,18 @@ def _open_closed_streams() -> None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  (open to the end)
 
 
+def _shown(said: object) -> str:
+    """The words of an error, which may be those of a dataset or a server: without keys, nor what a terminal obeys, nor end."""
+    text = environment_secrets(os.environ).masked(str(said))
+    return printable(without_url_secrets(text[:_MOST_SHOWN_CHARS]))
+
+
 def _bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """A sentence instead of a traceback; the interpreter then exits 1."""
     last = traceback.extract_tb(trace)[-1] if trace else None
     where = f" ({Path(last.filename).name}:{last.lineno})" if last else ""
     click.echo(
-        f"promptmill: a bug of ours: {kind.__name__}: {error}{where}. Nothing that was committed is lost; "
+        f"promptmill: a bug of ours: {kind.__name__}: {_shown(error)}{where}. Nothing that was committed is lost; "
         "please report it with run.log from the run folder",
         err=True,
     )

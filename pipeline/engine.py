@@ -24,6 +24,7 @@ from pipeline.feeder import Again, Feeder
 from pipeline.jobspec import key_variable
 from pipeline.limits import Limits, LocalGate
 from pipeline.live import kept_live, limits_view, metrics_may_fail
+from pipeline.masking import logged_without
 from pipeline.metrics import MetricsFile
 from pipeline.opening import Opened, open_work
 from pipeline.parts import OpenRange, part_name, write_part
@@ -85,7 +86,7 @@ def run_job(
     durable = plan.job.file.output.durability == "power"
     folder = RunFolder(plan.job.output_path, started=now(), durable=durable, disk=disk)
     try:
-        with RunLog(folder.path, options.notes.format):
+        with logged_without(plan.target.secrets, log), RunLog(folder.path, options.notes.format):
             folder.tell_damage(functools.partial(_tell, options.notes))
             try:
                 return _run_in(folder, plan, _Edge(options, now, connect))
@@ -165,6 +166,8 @@ class _Run:
             log.warning("an earlier run ended with %d requests in flight: they are asked again and may be paid twice",
                         unsettled)  # fmt: skip
         self._write_run_file(counters.totals, None)
+        for warning in self._plan.target.warnings:
+            log.warning("%s", warning)
         stop = None
         if self._rows == 0 and not parts:
             # A part without rows, so that the results can be read whatever the input held.
@@ -279,6 +282,7 @@ class _Run:
                 run_id=self._run_id,
             ),
             stopping=lambda: runner.stopped is not None,
+            masked=target.secrets.masked,
         )
         self._runner = runner = Runner(
             feeder=feeder,

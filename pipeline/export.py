@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import JobError, RunFolderError
 from pipeline.journal import view
 from pipeline.parts import RESULTS, part_names, reading_part
+from pipeline.private import make_new_private_file
 from pipeline.storage import LocalFiles, Storage
 
 _FORMATS = (".parquet", ".jsonl", ".csv")
@@ -44,6 +45,7 @@ def export(folder: Path, output: Path, *, formulas: bool = False, on_note: Calla
     scratch = output.with_name(output.name + ".tmp")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
+        make_new_private_file(scratch)
         rows = _write(_batches(results, names), scratch, output.suffix, formulas=formulas)
         scratch.replace(output)
     except (OSError, pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:

@@ -16,7 +16,8 @@ from typing import Literal
 
 from pipeline import failure_codes
 from pipeline.failure_codes import Rule
-from pipeline.records import Completion, FailureKind, FinishReason, Status
+from pipeline.masking import Secrets, without_url_secrets
+from pipeline.records import Completion, Failure, FailureKind, FinishReason, Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,7 +256,16 @@ _KEY = re.compile(r"\b(sk-)[\w*-]{6,}")
 
 
 def one_line(text: str, limit: int = 500) -> str:
-    """A foreign message as one printable line of at most `limit` characters; API keys in it are cut."""
+    """A foreign message as one printable line of at most `limit` characters; API keys and signed addresses in it are masked."""
     printable = "".join(c if c.isprintable() else " " for c in text[: 4 * limit])
-    line = _KEY.sub(r"\1...", " ".join(printable.split()))
+    line = without_url_secrets(_KEY.sub(r"\1...", " ".join(printable.split())))
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def without_secrets(failure: Failure, secrets: Secrets) -> Failure:
+    """The failure, its words cleared of what the server may have repeated of our request's headers."""
+    failure.message = secrets.masked(failure.message)
+    failure.code = secrets.masked(failure.code)
+    if failure.request_id is not None:
+        failure.request_id = secrets.masked(failure.request_id)
+    return failure

@@ -31,6 +31,7 @@ from typing import NamedTuple
 from pipeline.databases import is_damage, reading
 from pipeline.errors import RunFolderError
 from pipeline.kept import KEPT_SCHEMA, KeptAnswers, decode, encode, is_intact
+from pipeline.private import make_private_file
 from pipeline.records import Outcome
 from pipeline.totals import PartRecord
 
@@ -70,7 +71,7 @@ class Journal:
 
     def __init__(self, folder: Path, *, durable: bool = False) -> None:
         path = folder / FILE_NAME
-        path.touch(mode=0o600, exist_ok=True)
+        make_private_file(path)
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             self._prepare(path, durable)

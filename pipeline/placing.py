@@ -10,6 +10,8 @@ from pathlib import Path
 import httpx
 
 from pipeline.errors import RunFolderError
+from pipeline.failures import without_secrets
+from pipeline.masking import Secrets
 from pipeline.media import LocalFile
 from pipeline.plan import Plan
 from pipeline.records import Failure, Prompt
@@ -22,8 +24,9 @@ log = logging.getLogger("promptmill")
 class Placing:
     """Uploads what prompts bring. Nothing is opened until the first prompt brings a file."""
 
-    def __init__(self, open_uploads: Callable[[], Uploads]) -> None:
+    def __init__(self, open_uploads: Callable[[], Uploads], secrets: Secrets) -> None:
         self._open = open_uploads
+        self._secrets = secrets
         self._uploads: Uploads | None = None
 
     async def place(self, prompt: Prompt) -> Prompt | Failure:
@@ -31,7 +34,9 @@ class Placing:
         if self._uploads is None:
             self._uploads = self._open()
         placed = await self._uploads.place(prompt.messages, prompt.files)
-        return placed if isinstance(placed, Failure) else replace(prompt, messages=placed)
+        if isinstance(placed, Failure):
+            return without_secrets(placed, self._secrets)
+        return replace(prompt, messages=placed)
 
     def look_again(self, files: Sequence[LocalFile]) -> None:
         """Ask anew whether these are still at the provider before they are next used."""
@@ -82,4 +87,4 @@ def open_placing(
             ) from error
         return Uploads(spec, client, store, now)
 
-    return Placing(uploads)
+    return Placing(uploads, plan.target.secrets)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from pipeline import pricing
 from pipeline.dataset import Dataset, DatasetScan, id_text, open_dataset, text_of
 from pipeline.errors import DatasetError, JobError
-from pipeline.failures import Dialect
+from pipeline.failures import Dialect, without_secrets
 from pipeline.jobspec import JobSpec, Target
 from pipeline.media import MediaReader, MediaSettings, limits_of
 from pipeline.model_rules import must_stream, refuse_silent_thinking, refused_params
@@ -76,12 +76,14 @@ class Plan:
         return Request(prompt.index, prompt.row_id, key, body, tokens)
 
     def decode(self, response: Response, assembler: Assembler | None, now: datetime) -> Completion | Failure:
-        """What a response means, with the stream that came before it, if one did."""
+        """What a response means, with the stream that came before it, if one did; a refusal that repeats our key shows none."""
         if assembler is not None:
             result = assembler.finish(response, self.dialect, now)
         else:
             result = self.wire.decode(response, self.dialect, now)
-        if self.job.file.model.protocol == "native" and isinstance(result, Completion):
+        if isinstance(result, Failure):
+            return without_secrets(result, self.target.secrets)
+        if self.job.file.model.protocol == "native":
             result.model = (
                 self.target.model_name
             )  # the native format does not name it: it serves what is asked

@@ -11,7 +11,6 @@ from typing import Any
 import jinja2
 import jinja2.meta
 import jinja2.runtime
-import jinja2.sandbox
 import orjson
 
 from pipeline.errors import JobError
@@ -19,6 +18,7 @@ from pipeline.failures import one_line
 from pipeline.jobspec import PromptSection
 from pipeline.media import MediaProblem, MediaReader
 from pipeline.records import Failure, FailureKind, Prompt, Row
+from pipeline.sandbox import BoundedSandbox, bounded_concat
 
 _BATCH_URL = "/v1/chat/completions"
 _ROLES = frozenset({"system", "user", "assistant", "tool", "developer", "function"})
@@ -70,7 +70,7 @@ def _printable(value: Any) -> Any:
 
 
 def _environment() -> jinja2.Environment:
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+    environment = BoundedSandbox(
         undefined=jinja2.StrictUndefined,
         finalize=_printable,
         autoescape=False,
@@ -225,7 +225,7 @@ class Renderer:
         # As Template.render does it, but for its new_context, which costs four times as much as all the rest.
         context = jinja2.runtime.Context(self._environment, values, template.name, template.blocks)
         try:
-            return "".join(template.root_render_func(context))
+            return bounded_concat(template.root_render_func(context))
         except jinja2.UndefinedError as error:
             said = str(error).replace(_WholeRow.SAID, "the row")
             raise _RowProblem(f"the {role} template needs a column that is not there: {said}") from None

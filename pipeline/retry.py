@@ -17,6 +17,7 @@ from pipeline.expectation import Expectation
 from pipeline.failures import POLICIES, Policy, status_of
 from pipeline.journal import Journal
 from pipeline.limits import Gate
+from pipeline.masking import Secrets
 from pipeline.progress import Counters
 from pipeline.protocol.assemble import Assembler
 from pipeline.records import (
@@ -92,7 +93,7 @@ class Asker:
     """Asks prompts, one outcome each. One instance serves all rows of a run.
 
     `encode` makes a request of a prompt, `assembler` reads the stream that answers one (None: it comes whole), `decode` judges a
-    response; `wall_us` is the time of day in Unix microseconds.
+    response; `wall_us` is the time of day in Unix microseconds; `masked` clears a raw body of secrets.
     """
 
     transport: Transport
@@ -107,6 +108,7 @@ class Asker:
     wall_us: Callable[[], int]
     spec: RetrySpec
     stopping: Callable[[], bool]
+    masked: Callable[[str], str] = Secrets().masked
     _answered: bool = False
     _kind_since_s: dict[FailureKind, float] = field(default_factory=dict)
 
@@ -189,7 +191,7 @@ class Asker:
             result = self.decode(reply, assembler)
             # A refusal never takes the place of the answer that was paid for.
             if self.spec.keep_raw and (row.answer is None or isinstance(result, Completion)):
-                row.raw = reply.body.decode("utf-8", "replace")
+                row.raw = self.masked(reply.body.decode("utf-8", "replace"))
         if isinstance(result, Failure):
             return result
         self._answered = True

@@ -6,6 +6,7 @@ import platform
 from pathlib import Path
 
 from pipeline.errors import RunFolderBusy
+from pipeline.private import private_opener
 
 LOCK_NAME = "run.lock"
 
@@ -15,7 +16,7 @@ class RunLock:
 
     def __init__(self, folder: Path, *, note: str) -> None:
         self._path = folder / LOCK_NAME
-        self._file = self._path.open("a+b", buffering=0)
+        self._file = open(self._path, "a+b", buffering=0, opener=private_opener)  # noqa: SIM115  (held)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._file.truncate(0)

@@ -6,11 +6,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TextIO
 
 from pipeline.errors import PromptmillError
+from pipeline.private import private_opener
 
 LOG_FILE = "run.log"
 LogFormat = Literal["text", "json"]
@@ -43,13 +45,20 @@ def _line(time: datetime, level: str, message: str, figures: dict[str, Any]) -> 
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        figures = {"traceback": self.formatException(record.exc_info)} if record.exc_info else {}
+        # Its text where there is one already: cleared of secrets (`masking.py`).
+        trace = record.exc_text or (self.formatException(record.exc_info) if record.exc_info else None)
+        figures = {"traceback": trace} if trace else {}
         time = datetime.fromtimestamp(record.created).astimezone()
         return _line(time, record.levelname.lower(), record.getMessage(), figures)
 
 
 class _LogFile(logging.FileHandler):
     """A log that a full disk leaves incomplete, instead of a traceback on stderr for each line."""
+
+    def _open(self) -> TextIOWrapper:
+        return open(
+            self.baseFilename, "a", encoding="utf-8", errors="backslashreplace", opener=private_opener
+        )
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
@@ -63,7 +72,7 @@ class RunLog:
     """run.log while the block runs; what ends it unexpectedly is logged there with its traceback."""
 
     def __init__(self, folder: Path, log_format: LogFormat) -> None:
-        self._handler = _LogFile(folder / LOG_FILE, encoding="utf-8")
+        self._handler = _LogFile(folder / LOG_FILE)
         text = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
         self._handler.setFormatter(text if log_format == "text" else _JsonFormatter())
 

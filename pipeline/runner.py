@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline.answers import KnownAnswers, better
 from pipeline.errors import PromptmillError
-from pipeline.failures import POLICIES
+from pipeline.failures import POLICIES, one_line
 from pipeline.feeder import Fed, Feeder
 from pipeline.journal import Journal
 from pipeline.parts import Layout, OpenRange, write_part
@@ -247,7 +247,7 @@ class Runner:
         self.journal.record(outcome)
         self.counters.settle(outcome)
         if outcome.failure is not None:
-            log.info("row %d (%s): %s, %s: %s", outcome.index, outcome.row_id, outcome.status,
+            log.info("row %d (%s): %s, %s: %s", outcome.index, one_line(outcome.row_id, 80), outcome.status,
                      outcome.failure.code, outcome.failure.message)  # fmt: skip
         self.feeder.settle(outcome, fed.range)
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.children import ChildSpec, python_module, start_child
@@ -21,7 +22,7 @@ async def serving(job: JobSpec, target: Target, logs: Path) -> AsyncIterator[str
         yield target.base_url
         return
     spec = _simulator(job, logs) if target.starts == "simulator" else _local(job, target, logs)
-    async with start_child(spec) as child:
+    async with start_child(replace(spec, env=target.server_env)) as child:
         yield child.url
 
 

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from pipeline.private import PRIVATE_FILE, PRIVATE_FOLDER
+
 SCRATCH_SUFFIX = ".tmp"
 DAMAGED = "damaged"
-PRIVATE_FILE = 0o600  # results and journals hold what people asked and were answered
-PRIVATE_FOLDER = 0o700
 
 
 class Storage(Protocol):

@@ -8,6 +8,8 @@ import click
 from pipeline.check import check_plan, exact_tokens, shown_request
 from pipeline.commands.job import now, read_plan
 from pipeline.errors import JobError
+from pipeline.failures import one_line
+from pipeline.masking import printable
 from pipeline.plan import Plan, scan_dataset
 from pipeline.progress import counting
 from pipeline.run_log import Notes
@@ -39,26 +41,32 @@ def carry_out(
     except JobError as error:
         report.problems.append(str(error))
     for line in _facts(plan):
-        click.echo(line)
-    click.echo(f"rows      {report.rows:,}, {report.rendered:,} of them become requests, about "
+        _say(line)
+    _say(f"rows      {report.rows:,}, {report.rendered:,} of them become requests, about "
                f"{report.prompt_tokens:,} prompt tokens in all")  # fmt: skip
     for number, (prompt, request) in enumerate(report.requests, 1):
-        click.echo(
-            f"\nrequest {number} (row id {request.row_id}, {exact_tokens(plan, prompt)} prompt tokens, key {request.key}):"
+        row_id = one_line(request.row_id, 80)
+        _say(
+            f"\nrequest {number} (row id {row_id}, {exact_tokens(plan, prompt)} prompt tokens, key {request.key}):"
         )
-        click.echo(shown_request(request))
+        _say(shown_request(request))
     if report.bad_rows:
-        click.echo(f"\n{report.bad_rows:,} rows cannot become requests; in a run they end as failed, unsent:")
+        _say(f"\n{report.bad_rows:,} rows cannot become requests; in a run they end as failed, unsent:")
     for example in report.bad_examples:
-        click.echo(f"  {example}")
+        _say(f"  {example}")
     if (more := report.bad_rows - len(report.bad_examples)) > 0:
-        click.echo(f"  and {more:,} more")
+        _say(f"  and {more:,} more")
     for note in report.notes:
-        click.echo(f"note: {note}")
+        _say(f"note: {note}")
     for problem in report.problems:
-        click.echo(f"problem: {problem}")
-    click.echo("\nall is well; nothing was sent" if report.fine else "\nnothing was sent")
+        _say(f"problem: {problem}")
+    _say("\nall is well; nothing was sent" if report.fine else "\nnothing was sent")
     return 2 if report.problems else 3 if report.bad_rows else 0
+
+
+def _say(text: str) -> None:
+    """Print what may hold words of the dataset: a terminal shows them and obeys none."""
+    click.echo(printable(text))
 
 
 def _facts(plan: Plan) -> list[str]:

@@ -44,6 +44,8 @@ def carry_out(
         retry=_statuses(retry_failed),
         metrics=metrics,
     )
+    for warning in plan.target.warnings:
+        notes.say(f"promptmill: warning: {warning}", level="warning")
     summary = run_job(plan, options, now=now)
     click.echo(summary.to_json())  # first: whoever reads it gets it, whatever becomes of stderr
     if summary.exit_code:

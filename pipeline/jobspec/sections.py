@@ -10,16 +10,15 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from pipeline.masking import is_key_name
 from pipeline.schedule import Window
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _HOUR = r"((?:[01][0-9]|2[0-3]):[0-5][0-9])"
 _WINDOW = re.compile(rf"\s*{_HOUR}\s*-\s*{_HOUR}\s*")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_KEY_PARAMS = {"api_key", "apikey", "authorization", "access_token", "secret", "password"}
 _OWN_PARAMS = frozenset({"model", "messages", "stream", "stream_options"})
 _OWN_HEADERS = frozenset({"host", "content-length"})
-_KEY_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "api-key", "x-api-key"})
 
 
 def seconds(value: object) -> float:
@@ -50,7 +49,7 @@ def _http_url(value: str) -> str:
         usable = False
     if not usable:
         raise ValueError('write the address up to /v1, such as "http://host:port/v1"')
-    if parts.username is not None or parts.query or parts.fragment:
+    if "@" in value or parts.query or parts.fragment:  # a slash in a password ends the host before its "@"
         raise ValueError("a user name, query or fragment has no place in it; the key goes by api_key_env")
     if parts.path.rstrip("/").endswith("/chat/completions"):
         raise ValueError("leave /chat/completions out: it is added to each request")
@@ -88,6 +87,18 @@ def _not_json(value: Any, where: str) -> Iterator[str]:
         yield f"{where} does not fit 64 bits"
     elif not isinstance(value, str | int | float):
         yield f"{where} is a date or time of TOML, which JSON has not: put it in quotes"
+
+
+def _key_names(value: Any) -> Iterator[str]:
+    """The names, however deep, that hold a key as text; a schema may well describe a property called password."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if isinstance(inner, str) and is_key_name(name):
+                yield name
+            yield from _key_names(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _key_names(inner)
 
 
 def _json_only(value: dict[str, Any]) -> dict[str, Any]:
@@ -275,16 +286,15 @@ class JobFile(Section):
                 f"params may not hold {', '.join(sorted(ours))}: the model stands in [model], the messages come from "
                 "[prompt], and streaming from [response] stream"
             )
-        for name in self.params:
-            if name.lower().replace("-", "_") in _KEY_PARAMS:
-                raise ValueError(
-                    f"params may not hold {name}: a key never stands in a job file, it goes by model.api_key_env"
-                )
+        if name := next(_key_names(self.params), None):
+            raise ValueError(
+                f"params may not hold {name}: a key never stands in a job file, it goes by model.api_key_env"
+            )
         limit = self.params.get("max_tokens", 1)
         if not isinstance(limit, int) or isinstance(limit, bool):
             raise ValueError(f"params.max_tokens is a whole number; found {limit!r}")
         for name in self.headers:
-            if name.lower() in _OWN_HEADERS | _KEY_HEADERS:
+            if name.lower() in _OWN_HEADERS or is_key_name(name):
                 raise ValueError(
                     f"headers may not set {name}: a key never stands in a job file, it goes by model.api_key_env, "
                     "and Host and Content-Length follow from the request"

@@ -1,6 +1,7 @@
 """Where a job's requests go: provider, model, address, key and limits, from the job file, the catalogue and the environment."""
 
-from collections.abc import Mapping
+import ipaddress
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
@@ -8,6 +9,7 @@ from urllib.parse import urlsplit
 from pipeline import catalog
 from pipeline.errors import JobError, SetupError
 from pipeline.jobspec.load import JobSpec
+from pipeline.masking import Secrets, proxy_secrets, without_secrets
 
 # DashScope serves both protocols on one host (Model Studio, "Base URL").
 _COMPATIBLE_PATH = "/compatible-mode/v1"
@@ -23,7 +25,9 @@ class Target:
     """The server side of a job.
 
     `base_url` is None where the run starts the server itself (`starts` says which). `identity` names the server in content
-    keys: its address, or the provider where the address changes from run to run. `headers` hold the key and are never shown.
+    keys: its address, or the provider where the address changes from run to run. `headers` hold the key and are never shown;
+    `secrets` takes them, and the proxy's password, out of what others say. `server_env` is the environment of a server that the
+    run starts: it needs no key, so it gets none. `warnings` are sentences for whoever runs the job.
     """
 
     provider: catalog.Provider
@@ -37,6 +41,9 @@ class Target:
     tokens_per_minute: float | None
     max_concurrency: int
     proxy: str | None = field(repr=False)
+    secrets: Secrets = field(repr=False)
+    server_env: Mapping[str, str] = field(repr=False)
+    warnings: tuple[str, ...]
 
     def api_url(self, base_url: str, protocol: str) -> str:
         """Where a protocol's paths start: the compatible base URL itself, or the native API beside it.
@@ -71,6 +78,9 @@ def resolve_target(job: JobSpec, *, env: Mapping[str, str], need_key: bool = Tru
         )
     known = model.limits if model else catalog.Limits()
     default_concurrency = LOCAL_CONCURRENCY if starts == "local" else DEFAULT_CONCURRENCY
+    proxy = job.file.transport.proxy or _proxy_of(base_url, env)
+    authorization = _authorization(job, provider, env, need_key)
+    keys = [value.removeprefix("Bearer ") for value in authorization.values()]
     return Target(
         provider=provider,
         model_name=section.name,
@@ -78,12 +88,35 @@ def resolve_target(job: JobSpec, *, env: Mapping[str, str], need_key: bool = Tru
         base_url=base_url,
         starts=starts,
         identity=base_url or section.provider,
-        headers={**job.file.headers, **_authorization(job, provider, env, need_key)},
+        headers={**job.file.headers, **authorization},
         requests_per_minute=limits.requests_per_minute or known.requests_per_minute,
         tokens_per_minute=limits.tokens_per_minute or known.tokens_per_minute,
         max_concurrency=limits.max_concurrency or default_concurrency,
-        proxy=job.file.transport.proxy or _proxy_of(base_url, env),
+        proxy=proxy,
+        secrets=Secrets([*keys, *job.file.headers.values(), *proxy_secrets(proxy)]),
+        server_env=without_secrets(env, key_variable(job, provider)),
+        warnings=tuple(_warnings(base_url, key_variable(job, provider))),
     )
+
+
+def _warnings(base_url: str | None, variable: str | None) -> Iterator[str]:
+    """What is allowed, and yet seldom meant."""
+    parts = urlsplit(base_url or "")
+    if parts.scheme == "http" and variable is not None and not _is_this_machine(parts.hostname or ""):
+        yield (
+            f"the key in {variable} and every prompt go to {parts.hostname} unencrypted, for anyone on the way to read: "
+            "base_url is http://. Use https://, or a tunnel that ends on this machine"
+        )
+
+
+def _is_this_machine(host: str) -> bool:
+    """Whether what is sent to this host never leaves the machine."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, perhaps one that begins like an address
+        return False
 
 
 def _proxy_of(base_url: str | None, env: Mapping[str, str]) -> str | None:
@@ -96,7 +129,7 @@ def _proxy_of(base_url: str | None, env: Mapping[str, str]) -> str | None:
         return None
     parts = urlsplit(base_url)
     host = (parts.hostname or "").lower()
-    if host == "localhost" or host.startswith("127.") or host == "::1":
+    if _is_this_machine(host):
         return None
     for skipped in (env.get("no_proxy") or env.get("NO_PROXY") or "").split(","):
         name = skipped.strip().lower().lstrip("*").lstrip(".")

@@ -9,6 +9,8 @@ import sqlite3
 from pathlib import Path
 from typing import Self
 
+from pipeline.private import make_private_file
+
 FILE_NAME = "uploads.sqlite"
 
 log = logging.getLogger("promptmill")
@@ -28,7 +30,7 @@ class UploadStore:
 
     def __init__(self, folder: Path) -> None:
         path = folder / FILE_NAME
-        path.touch(mode=0o600, exist_ok=True)
+        make_private_file(path)
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")

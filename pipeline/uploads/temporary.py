@@ -55,6 +55,11 @@ class TemporaryStorage:
     _policy: _Policy | None = None
     _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    @property
+    def _schemes(self) -> tuple[str, ...]:
+        """How files may travel: never with less protection than the question where to."""
+        return ("https://",) if self.url.startswith("https://") else ("https://", "http://")
+
     def known(self, file: LocalFile) -> str | None:
         """The URL of this content where there is one that stays valid for long enough."""
         valid_at_s = self.now().timestamp() + self.margin_s
@@ -119,7 +124,7 @@ class TemporaryStorage:
             data = answer.get("data") or answer.get(
                 "output"
             )  # the page says data, the vendor's SDK reads output
-            found = _policy(data if isinstance(data, dict) else {}, asked_s)
+            found = _policy(data if isinstance(data, dict) else {}, asked_s, self._schemes)
             if found is None:
                 return Failure(
                     FailureKind.ROW_SUSPECT, "no_policy", "the answer to getPolicy lacks what an upload needs"
@@ -128,14 +133,10 @@ class TemporaryStorage:
             return found
 
 
-def _policy(data: dict[str, Any], asked_s: float) -> _Policy | None:
+def _policy(data: dict[str, Any], asked_s: float, schemes: tuple[str, ...]) -> _Policy | None:
     host, folder = data.get("upload_host"), data.get("upload_dir")
     fields = {name: data.get(source) for name, source in _FORM_FIELDS.items()}
-    if (
-        not isinstance(host, str)
-        or not host.startswith(("https://", "http://"))
-        or not isinstance(folder, str)
-    ):
+    if not isinstance(host, str) or not host.startswith(schemes) or not isinstance(folder, str):
         return None
     if any(value is None for value in fields.values()):
         return None

@@ -98,6 +98,7 @@ class CommandLine:
 
     folder: Path
     env: dict[str, str] = field(default_factory=dict)
+    umask: int = -1  # the test's own
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __call__(self, *arguments: str | Path, **env: str) -> Ended:
@@ -129,6 +130,7 @@ class CommandLine:
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
+            umask=self.umask,
         )
 
     def environment(self, more: dict[str, str]) -> dict[str, str]:

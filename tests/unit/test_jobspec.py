@@ -122,11 +122,28 @@ def test_api_key_env_takes_a_name_and_never_shows_a_key(tmp_path: Path, key: str
     assert not key or key not in said
 
 
-@pytest.mark.parametrize("name", ["Authorization", "x-api-key", "Cookie", "api-key", "proxy-authorization"])
+@pytest.mark.parametrize(
+    "name", ["Authorization", "x-api-key", "Cookie", "api-key", "proxy-authorization", "X-Auth-Token"]
+)
 def test_a_header_that_carries_a_key_is_refused_without_showing_it(tmp_path: Path, name: str) -> None:
     said = refusal(tmp_path, f"headers.{name}='s3cret'")
     assert "model.api_key_env" in said
     assert "s3cret" not in said
+
+
+@pytest.mark.parametrize(
+    "param",
+    ["api_key='s3cret'", "extra_body={headers = {Authorization = 's3cret'}}", "tools=[{token = 's3cret'}]"],
+)
+def test_a_parameter_that_carries_a_key_is_refused_however_deep_it_stands(tmp_path: Path, param: str) -> None:
+    said = refusal(tmp_path, f"params.{param}")
+    assert "model.api_key_env" in said
+    assert "s3cret" not in said
+
+
+def test_a_schema_may_describe_a_property_that_is_called_like_a_key(tmp_path: Path) -> None:
+    schema = "{type = 'object', properties = {password = {type = 'string'}}, required = ['password']}"
+    assert job(tmp_path, f"params.response_format={schema}").file.params["response_format"]["required"]
 
 
 @pytest.mark.parametrize(

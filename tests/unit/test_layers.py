@@ -6,7 +6,7 @@ import grimp
 import pytest
 
 LAYERS: list[set[str]] = [
-    {"records", "errors"},
+    {"records", "errors", "private", "masking", "sandbox"},
     {
         "failure_codes",
         "catalog",
@@ -78,8 +78,14 @@ def test_imports_go_down(graph: grimp.ImportGraph) -> None:
     assert not wrong
 
 
-def test_records_and_errors_import_nothing_of_ours(graph: grimp.ImportGraph) -> None:
-    for base in ("pipeline.records", "pipeline.errors"):
+def test_the_lowest_level_imports_nothing_of_ours(graph: grimp.ImportGraph) -> None:
+    for base in (
+        "pipeline.records",
+        "pipeline.errors",
+        "pipeline.private",
+        "pipeline.masking",
+        "pipeline.sandbox",
+    ):
         assert graph.find_modules_directly_imported_by(base) - {"pipeline"} == set()
 
 

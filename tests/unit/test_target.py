@@ -130,6 +130,7 @@ PROXY = {"https_proxy": "http://proxy:3128", **KEY}
         ({**PROXY, "NO_PROXY": "yuncs.com"}, None, "http://proxy:3128"),
         ({"http_proxy": "http://plain:1", **KEY}, "http://127.0.0.1:9/v1", None),
         ({"http_proxy": "http://plain:1", **KEY}, "http://localhost:9/v1", None),
+        ({"http_proxy": "http://plain:1", **KEY}, "http://127.0.0.1.example/v1", "http://plain:1"),
     ],
 )
 def test_the_environments_proxy_is_used_as_other_tools_use_it(
@@ -141,6 +142,49 @@ def test_the_environments_proxy_is_used_as_other_tools_use_it(
 
 def test_the_jobs_own_proxy_comes_first(tmp_path: Path) -> None:
     assert dashscope(tmp_path, "transport.proxy='http://own:1'", env=PROXY).proxy == "http://own:1"
+
+
+@pytest.mark.parametrize(
+    ("base_url", "warned"),
+    [
+        (None, False),
+        ("https://server.example/v1", False),
+        ("http://127.0.0.1:9/v1", False),
+        ("http://127.8.8.8:9/v1", False),
+        ("http://[::1]:9/v1", False),
+        ("http://localhost:9/v1", False),
+        ("http://model.localhost:9/v1", False),
+        ("http://server.example/v1", True),
+        ("http://10.0.0.5:8000/v1", True),
+        ("http://127.0.0.1.example/v1", True),
+        ("http://localhost.example/v1", True),
+        ("http://0.0.0.0/v1", True),
+    ],
+)
+def test_a_key_that_would_leave_this_machine_unencrypted_is_a_warning(
+    tmp_path: Path, base_url: str | None, warned: bool
+) -> None:
+    overrides = () if base_url is None else (f"model.base_url={base_url}",)
+    warnings = dashscope(tmp_path, *overrides, env=KEY).warnings
+    assert ["the key in DASHSCOPE_API_KEY and every prompt go to" in one for one in warnings] == [
+        True
+    ] * warned
+
+
+def test_without_a_key_plain_http_is_the_operators_business(tmp_path: Path) -> None:
+    assert target(tmp_path, "model.base_url=http://server.example/v1", env=KEY).warnings == ()
+
+
+def test_a_server_that_the_run_starts_gets_no_key(tmp_path: Path) -> None:
+    env = {"PATH": "/bin", "OTHER": "sk-other", "HTTPS_PROXY": "http://me:s3cret@proxy:1", **KEY}
+    assert target(tmp_path, "model.api_key_env=OTHER", env=env).server_env == {"PATH": "/bin"}
+
+
+def test_the_key_and_the_proxys_password_are_known_as_secrets(tmp_path: Path) -> None:
+    env = {"DASHSCOPE_API_KEY": "sk-canary-1", "https_proxy": "http://me:canary-2@proxy:1"}
+    found = dashscope(tmp_path, env=env)
+    assert found.secrets.masked("Bearer sk-canary-1, canary-2") == "Bearer ***, ***"
+    assert "canary" not in repr(found)
 
 
 @pytest.mark.parametrize(

@@ -590,6 +590,23 @@ def test_a_policy_that_lacks_something_is_a_failure(bench: Bench, policy: dict[s
     assert failed(bench.run(lambda u: u.address(bench.medium()))).code == "no_policy"
 
 
+def test_a_file_never_travels_with_less_protection_than_the_key(bench: Bench) -> None:
+    bench.provider.policy = {"upload_host": STORAGE.replace("https://", "http://")}
+    assert failed(bench.run(lambda u: u.address(bench.medium()))).code == "no_policy"
+    assert not bench.provider.objects
+
+
+def test_a_storage_that_repeats_the_policys_signature_shows_none_of_it(bench: Bench) -> None:
+    said = (
+        b"<Error><Code>SignatureDoesNotMatch</Code><Message>No match, see https://h/?Signature=s3cret</Message>"
+        b"<OSSAccessKeyId>LTA-s3cret</OSSAccessKeyId><StringToSign>s3cret</StringToSign></Error>"
+    )
+    bench.provider.refusals["STORE"] = [httpx.Response(403, content=said)] * 2
+    failure = failed(bench.run(lambda u: u.address(bench.medium())))
+    assert failure.message == "temporary storage: No match, see https://h/?Signature=***"
+    assert "s3cret" not in repr(failure)
+
+
 def test_without_a_native_url_there_is_no_storage(bench: Bench) -> None:
     failure = failed(bench.run(lambda u: u.address(bench.medium()), native_url=None))
     assert failure.kind is FailureKind.INVALID_INPUT
