@@ -240,14 +240,13 @@ class Asker:
             row.attempts -= 1
         elif self._away(failure):
             row.away += 1
-            row.attempts -= 1
         return Next.LEAVE if self.stopping() else Next.AGAIN
 
     def _away(self, failure: Failure) -> bool:
         """Whether the provider, which had answered before, was not there or said so (503): nothing is said about the row then.
 
-        Such an attempt cost nothing and does not count, or an outage of half a minute would cost every row it meets; the row's
-        deadline bounds them.
+        Such an attempt cost nothing and uses up none of the row's, or an outage of half a minute would cost every row it meets;
+        the row's deadline bounds them.
         """
         if not self._answered or failure.maybe_paid:
             return False
@@ -275,9 +274,9 @@ class Asker:
         if policy.max_attempts is not None and row.own_bound >= policy.max_attempts:
             return False
         elapsed_s = asyncio.get_running_loop().time() - row.began_s
-        return (row.attempts < self.spec.max_attempts or self._away(failure)) and elapsed_s + self._wait_s(
-            row, failure, uniform=0.0
-        ) <= self.spec.row_deadline_s
+        return (
+            row.attempts - row.away < self.spec.max_attempts or self._away(failure)
+        ) and elapsed_s + self._wait_s(row, failure, uniform=0.0) <= self.spec.row_deadline_s
 
     async def _retry(
         self, row: _RowState, first: Failure, sending: dict[int, float]
@@ -315,7 +314,7 @@ class Asker:
         if not isinstance(failure, Failure) or failure.uncounted:
             return 0.0
         backoff = POLICIES[failure.kind].backoff
-        drawn_s = backoff.wait_s(row.attempts + row.away, uniform) if backoff else 0.0
+        drawn_s = backoff.wait_s(row.attempts, uniform) if backoff else 0.0
         return max(drawn_s, failure.retry_after_s or 0.0)
 
     def _repaired(self, row: _RowState, invalid: Failure, answer: Completion) -> Request:

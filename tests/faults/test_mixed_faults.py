@@ -63,7 +63,6 @@ OF_THE_NETWORK = {
 }
 OF_THE_SERVER = {
     "500": 15,
-    "503": 10,
     "error_200": 10,
     "HTML 502": 15,
     "HTML 504": 5,

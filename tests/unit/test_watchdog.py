@@ -57,9 +57,8 @@ def answering_after(*seconds: float) -> Script:
 
 
 def test_a_standstill_is_told_once_and_so_is_its_end(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("promptmill"), "propagate", True)
     caplog.set_level(logging.INFO, "promptmill")
     (at, first), (end, second) = told(tmp_path, answering_after(1, 1, 1, 1, 200, 200, 200, 1))
     assert 61 <= at <= 67
