@@ -8,24 +8,21 @@ import functools
 import gc
 import logging
 import sqlite3
-import sys
 import uuid
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline import __version__
 from pipeline.answers import KnownAnswers, read_outcomes
 from pipeline.expectation import Expectation
 from pipeline.feeder import Again, Feeder
 from pipeline.jobspec import key_variable
 from pipeline.limits import Limits, LocalGate
-from pipeline.live import kept_live, limits_view, metrics_may_fail
+from pipeline.live import kept_live, limits_view
 from pipeline.masking import logged_without
-from pipeline.metrics import MetricsFile
 from pipeline.opening import Opened, open_work
 from pipeline.parts import OpenRange, part_name, write_part
 from pipeline.placing import open_placing
@@ -33,6 +30,7 @@ from pipeline.plan import Plan
 from pipeline.progress import Counters, Meter, counting, shown
 from pipeline.records import Outcome, Priced, Status
 from pipeline.retry import Asker, RetrySpec
+from pipeline.run_file import RunFacts, close_metrics, open_metrics, summed_up, write_run_file
 from pipeline.run_folder import RunFolder, StorageError, sum_parts
 from pipeline.run_log import Notes, RunLog
 from pipeline.runner import Runner
@@ -40,7 +38,7 @@ from pipeline.schedule import Closed, End, end_of_run
 from pipeline.servers import serving
 from pipeline.stopping import end_stops, signals_stop
 from pipeline.storage import Disk
-from pipeline.summary import RunSummary, Stop, ending
+from pipeline.summary import RunSummary, Stop
 from pipeline.totals import PartRecord, Totals
 from pipeline.transport import Core, Endpoint, Transport, open_transport
 from pipeline.watchdog import Watchdog, watching
@@ -133,7 +131,7 @@ class _Run:
     """One run over an opened folder."""
 
     def __init__(self, opened: Opened, edge: _Edge) -> None:
-        self._opened = opened
+        self._unsettled = opened.unsettled
         self._folder = opened.folder
         self._plan = opened.plan
         self._options = edge.options
@@ -142,9 +140,10 @@ class _Run:
         self._now = edge.now
         self._connect = edge.connect
         self._runner: Runner | None = None
-        self._started = edge.now()
-        self._metrics = self._metrics_file()
-        self._run_id = f"{self._started:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+        started = edge.now()
+        self._run_id = f"{started:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+        self._facts = RunFacts(opened, self._run_id, started)
+        self._metrics = open_metrics(self._facts, edge.options.metrics)
 
     async def run(self) -> RunSummary:
         loop = asyncio.get_running_loop()
@@ -162,10 +161,10 @@ class _Run:
         counters = Counters(self._rows, self._totals(list(parts.values())), self._plan.costs)
         log.info("run %s: %d rows, %d of them settled, %d parts", self._run_id, self._rows, counters.totals.rows,
                  len(parts))  # fmt: skip
-        if unsettled := self._opened.unsettled:
+        if unsettled := self._unsettled:
             log.warning("an earlier run ended with %d requests in flight: they are asked again and may be paid twice",
                         unsettled)  # fmt: skip
-        self._write_run_file(counters.totals, None)
+        write_run_file(self._facts, counters.totals, None)
         for warning in self._plan.target.warnings:
             log.warning("%s", warning)
         stop = None
@@ -181,9 +180,9 @@ class _Run:
             stop = await self._serve_and_ask(counters, done, again)
         if counters.totals.rows == self._rows:
             self._folder.journal.kept.forget_shared()
-        summary = self._summary(counters, stop, loop.time() - began_s)
-        self._write_run_file(counters.totals, summary)
-        self._close_metrics(summary, counters)
+        summary = summed_up(self._facts, counters, stop, loop.time() - began_s)
+        write_run_file(self._facts, counters.totals, summary)
+        close_metrics(self._facts, self._metrics, counters, summary, self._now())
         log.info("ended: %s", summary.exit_reason)
         return summary
 
@@ -327,77 +326,6 @@ class _Run:
         if variable is None:
             return "no key was sent: name the variable that holds it as [model] api_key_env"
         return f"check the key in the environment variable {variable}, and that it is one of this region and plan"
-
-    def _summary(self, counters: Counters, stop: Stop | None, elapsed_s: float) -> RunSummary:
-        totals = counters.totals
-        code, reason = ending(stop, totals, self._rows, self._plan.job.file.budget.error_threshold)
-        return RunSummary(
-            job=self._plan.job.file.name,
-            run_id=self._run_id,
-            exit_code=code,
-            exit_reason=reason,
-            rows=self._rows,
-            done=totals.rows,
-            status={status: totals.status[status] for status in Status},
-            errors=dict(totals.errors),
-            tokens=dict(totals.tokens),
-            cost=None if totals.known_cost is None else str(totals.known_cost),
-            currency=self._layout.currency,
-            attempts=totals.attempts,
-            maybe_paid=None if self._folder.forgot else totals.maybe_paid + self._folder.journal.maybe_paid(),
-            sent=counters.sent,
-            reused=counters.reused,
-            deduplicated=counters.deduplicated,
-            changed=self._opened.changed,
-            damaged=self._folder.damage,
-            streamed=self._plan.stream,
-            elapsed_s=round(elapsed_s, 3),
-            run_folder=str(self._folder.path),
-            results=self._layout.results.where,
-        )
-
-    def _metrics_file(self) -> MetricsFile | None:
-        if self._options.metrics is None:
-            return None
-        job = self._plan.job.file
-        last = self._folder.journal.manifest().get("last_success_s")
-        return MetricsFile(
-            path=self._options.metrics,
-            labels={"job": job.name, "provider": job.model.provider, "model": job.model.name},
-            currency=self._layout.currency,
-            started_s=self._started.timestamp(),
-            last_success_s=None if last is None else float(last),
-        )
-
-    def _close_metrics(self, summary: RunSummary, counters: Counters) -> None:
-        ended_s = self._now().timestamp()
-        if summary.exit_code == 0:
-            self._folder.journal.write_manifest({"last_success_s": str(ended_s)})
-        if self._metrics is not None:
-            with metrics_may_fail(self._metrics):
-                self._metrics.close(summary, counters, ended_s)
-
-    def _write_run_file(self, totals: Totals, summary: RunSummary | None) -> None:
-        job = self._plan.job
-        self._folder.write_run_file(
-            {
-                "run_id": self._run_id,
-                "promptmill": __version__,
-                "python": sys.version.split()[0],
-                "started": self._started.isoformat(),
-                "job_file": str(job.source),
-                "input": job.input_path,
-                "output": str(job.output_path),
-                "root": None if job.input_root is None else str(job.input_root),
-                "job": job.file.model_dump(
-                    by_alias=True, exclude_none=True, exclude={"headers", "transport"}
-                ),
-                "price_version": self._layout.price_version,
-                "rows": self._rows,
-                "totals": totals.to_json(),
-                "summary": None if summary is None else asdict(summary),
-            }
-        )
 
 
 def _number(headers: Mapping[str, str], wanted: str) -> float:

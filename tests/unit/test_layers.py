@@ -38,6 +38,7 @@ LAYERS: list[set[str]] = [
     {"retry", "run_folder", "answers", "feeder", "plan", "llama_server", "stopping", "watchdog"},
     {"servers", "placing", "opening", "metrics"},
     {"runner", "live"},
+    {"run_file"},
     {"engine", "check", "export", "status", "labels", "simulator", "selftest"},
     {"commands"},
     {"cli"},
