@@ -307,22 +307,22 @@ class Journal:
         return int(count)
 
     def close(self) -> None:
+        """Commit and close. What could not be kept has been told before: here nothing is raised."""
         self.commit()
-        try:
-            self._give_back_space()
-        finally:
-            self._db.close()
+        if self._broken is None:
+            try:
+                self._give_back_space()
+            except sqlite3.Error as error:
+                log.warning("the journal is larger than it need be: %s", error)
+        self._db.close()
 
     def _give_back_space(self) -> None:
         pages, free, page_bytes = (
             self._db.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("page_count", "freelist_count", "page_size")
         )
-        if self._broken is None and free * page_bytes > _WORTH_VACUUM_BYTES and free > pages / 2:
-            try:
-                self._db.execute("VACUUM")
-            except sqlite3.Error as error:
-                log.warning("the journal is larger than it need be: %s", error)
+        if free * page_bytes > _WORTH_VACUUM_BYTES and free > pages / 2:
+            self._db.execute("VACUUM")
 
     def _transaction(self) -> "_Transaction":
         return _Transaction(self._db)

@@ -1,5 +1,6 @@
 """The lock of a run folder, and the question whether somebody holds it."""
 
+import contextlib
 import fcntl
 import os
 import platform
@@ -33,7 +34,8 @@ class RunLock:
             raise
 
     def release(self) -> None:
-        self._file.truncate(0)
+        with contextlib.suppress(OSError):  # it only says who held it
+            self._file.truncate(0)
         self._file.close()
 
 

@@ -5,18 +5,15 @@ sync, a folder's names those of its own. Each such state is then resumed.
 """
 
 import asyncio
-import sqlite3
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
-import polars as pl
 import pytest
 
-from pipeline.journal import FILE_NAME
 from tests.support.changes import Change, Changes, WatchedDisk, sqlite_can_be_watched, watched_sqlite
 from tests.support.clock import run_virtual
+from tests.support.on_disk import known
 from tests.support.rig import FakeTransport, Reply, Rig, always, answer
 from tests.support.whole_runs import run, texts, write_rows
 
@@ -104,21 +101,6 @@ def restored(instant: Instant, root: Path) -> None:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-
-
-def known(out: Path) -> tuple[set[str], set[str]]:
-    """The rows whose outcome is on disk, and those of which it is known that they were sent."""
-    settled: set[str] = set()
-    sent: set[str] = set()
-    if (out / FILE_NAME).exists():
-        with closing(sqlite3.connect(out / FILE_NAME)) as db:
-            tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
-            if {"attempts", "outcomes"} <= tables:
-                settled |= {f"r{index}" for (index,) in db.execute("SELECT idx FROM outcomes")}
-                sent |= {f"r{index}" for (index,) in db.execute("SELECT idx FROM attempts")}
-    for path in (out / "results").glob("*.parquet"):
-        settled |= set(pl.read_parquet(path)["row_id"])
-    return settled, settled | sent
 
 
 def resumed(rig: Rig, instant: Instant, root: Path) -> set[str]:

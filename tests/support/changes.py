@@ -22,6 +22,7 @@ Kind = Literal["write", "sync", "truncate", "rename", "remove"]
 _OK, _IOERR, _FULL = 0, 10, 13
 _IOERR_OF: dict[Kind, int] = {"write": 778, "sync": 1034, "truncate": 1546, "remove": 2570, "rename": _IOERR}
 _VFS_NAME = b"watched"
+_ALIVE: list["_WatchedVfs"] = []
 
 
 class Change(NamedTuple):
@@ -148,6 +149,10 @@ class _WatchedVfs:
         self.vfs.open, self.vfs.delete = map(_address, self._functions)
         self._watched: dict[int, tuple[_Methods, tuple[Any, ...]]] = {}  # by the address of the plain methods
 
+    @property
+    def open_files(self) -> list[Path]:
+        return list(self._paths.values())
+
     def _open(self, vfs: int, name: int | None, file: int, flags: int, out: Any) -> int:
         code = int(_OPEN(self._plain.open)(ctypes.addressof(self._plain), name, file, flags, out))
         slot = ctypes.cast(file, ctypes.POINTER(ctypes.c_void_p))
@@ -224,11 +229,13 @@ def watched_sqlite(changes: Changes) -> Iterator[None]:
     """Within the block every connection that is opened is watched; they must all be closed by its end."""
     library = _library()
     watched = _WatchedVfs(library, changes)
+    _ALIVE.append(watched)  # a connection that a failed test leaves open may be closed at any time
     library.sqlite3_vfs_register(ctypes.addressof(watched.vfs), 1)
     try:
         yield
     finally:
         library.sqlite3_vfs_unregister(ctypes.addressof(watched.vfs))
+    assert not watched.open_files, f"left open: {watched.open_files}"
 
 
 def sqlite_can_be_watched() -> bool:

@@ -7,6 +7,7 @@ so a rig runs on the virtual clock.
 import asyncio
 import hashlib
 import json
+import sqlite3
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -218,16 +219,20 @@ class Rig:
     def open(self) -> RunFolder:
         """The run folder as a run opens it, with this rig's kind of journal."""
         folder = RunFolder(self.out, started=NOW, durable=self.durable, disk=self.disk)
-        if self.journal is not Journal:
-            folder.journal.close()
-            folder.journal = self.journal(self.out)
-        folder.journal.write_manifest(
-            {
-                **self.identity().to_manifest(),
-                "rows_per_part": str(self.rows_per_part),
-                "rows": str(self.rows),
-            }
-        )
+        try:
+            if self.journal is not Journal:
+                folder.journal.close()
+                folder.journal = self.journal(self.out)
+            folder.journal.write_manifest(
+                {
+                    **self.identity().to_manifest(),
+                    "rows_per_part": str(self.rows_per_part),
+                    "rows": str(self.rows),
+                }
+            )
+        except sqlite3.Error:
+            folder.release()
+            raise
         return folder
 
     async def run(self, transport: Transport, *, during: Callable[[Runner], None] = lambda _: None) -> Ran:
