@@ -7,6 +7,7 @@ read, to the runner.
     files      which files a dataset is made of, and whether they changed
     lines      bounded lines out of a byte stream
     jsonl, delimited, parquet    one format each: file -> rows
+    row_sizes  how large rows of Parquet become, before they do
     scan, repeats                what a whole dataset holds, before anything is sent
     reading    Dataset, which ties these together
 """

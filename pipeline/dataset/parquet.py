@@ -5,26 +5,33 @@ off, Python holds no more), float16 as float32, dictionary-encoded values as the
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.dataset.files import Cursor, DatasetFile
+from pipeline.dataset.lines import too_long_problem
+from pipeline.dataset.row_sizes import Stretch, stretches, text_paths, unpacked_bytes
 from pipeline.errors import DatasetError
 from pipeline.records import Row
 
-BATCH_ROWS = 2048
-BATCH_BYTES = 4 * 1024 * 1024
 BUFFER_BYTES = 64 * 1024  # a column; wide files have hundreds
 AGREE = "all Parquet files of a dataset must have the same columns. Name only files that agree."
 
 
-def open_parquet(file: DatasetFile) -> pq.ParquetFile:
-    """Open `file` and read its footer; DatasetError where it has none, or bears a column's name twice."""
+def open_parquet(file: DatasetFile, by_dictionary: Sequence[str] = ()) -> pq.ParquetFile:
+    """Open `file` and read its footer; DatasetError where it has none, or bears a column's name twice.
+
+    Values of the columns at the paths `by_dictionary` are left in dictionaries.
+    """
     try:
         parquet = pq.ParquetFile(
-            file.path, buffer_size=BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
+            file.path,
+            read_dictionary=list(by_dictionary),
+            buffer_size=BUFFER_BYTES,
+            pre_buffer=False,
+            page_checksum_verification=True,
         )
     except (OSError, pa.ArrowException) as error:
         raise DatasetError(f"{file.name} cannot be read as Parquet: {one_line(error)}") from error
@@ -37,12 +44,14 @@ def open_parquet(file: DatasetFile) -> pq.ParquetFile:
     return parquet
 
 
-def read_parquet(file: DatasetFile, cursor: Cursor, only: str | None = None) -> Iterator[Row]:
+def read_parquet(
+    file: DatasetFile, cursor: Cursor, max_row_bytes: int, only: str | None = None
+) -> Iterator[Row]:
     """Yield the rows of one file, or of its column `only`, from `cursor.start` on.
 
-    Row groups before it are not read. `Row.line` is the row within the file, from 1. A value that Python
-    cannot hold (text that is not UTF-8, a year past 9999) makes its row a problem. Raises DatasetError
-    where the data is damaged.
+    Row groups before it are not read. `Row.line` is the row within the file, from 1. A row of more than `max_row_bytes`, or
+    with a value that Python cannot hold (text that is not UTF-8, a year past 9999), is a problem. Raises
+    DatasetError where the data is damaged.
     """
     with open_parquet(file) as parquet:
         group_rows = [parquet.metadata.row_group(g).num_rows for g in range(parquet.num_row_groups)]
@@ -52,31 +61,57 @@ def read_parquet(file: DatasetFile, cursor: Cursor, only: str | None = None) -> 
             cursor.index += group_rows[first_group]
             line += group_rows[first_group]
             first_group += 1
+        paths = text_paths(parquet, only)
         try:
-            for batch in parquet.iter_batches(
-                _batch_rows(parquet),
-                row_groups=list(range(first_group, len(group_rows))),
-                columns=None if only is None else [only],
-                use_threads=False,
-            ):
-                passed = min(max(cursor.start - cursor.index, 0), batch.num_rows)
-                cursor.index += passed
-                for row in _rows(batch.slice(passed), file.name, cursor.index, line + passed):
-                    cursor.index += 1
-                    yield row
-                line += batch.num_rows
+            with open_parquet(file, paths) as dictionaries:
+                for stretch in stretches(dictionaries, first_group, paths):
+                    for batch in _batches(file, stretch, only):
+                        passed = min(max(cursor.start - cursor.index, 0), batch.num_rows)
+                        cursor.index += passed
+                        place = _Place(file.name, cursor.index, line + passed)
+                        for row in _bounded_rows(batch.slice(passed), place, max_row_bytes):
+                            cursor.index += 1
+                            yield row
+                        line += batch.num_rows
         except (OSError, pa.ArrowException) as error:
             raise DatasetError(f"{file.name} is damaged after row {line - 1:,}: {one_line(error)}") from error
 
 
-def _batch_rows(parquet: pq.ParquetFile) -> int:
-    """Return how many rows to hold at once, so that long ones do not add up."""
-    size_bytes = sum(parquet.metadata.row_group(g).total_byte_size for g in range(parquet.num_row_groups))
-    row_bytes = size_bytes / max(parquet.metadata.num_rows, 1)
-    return max(1, min(BATCH_ROWS, int(BATCH_BYTES / max(row_bytes, 1))))
+def _batches(file: DatasetFile, stretch: Stretch, only: str | None) -> Iterator[pa.RecordBatch]:
+    with open_parquet(file, stretch.by_dictionary) as parquet:
+        yield from parquet.iter_batches(
+            stretch.batch_rows,
+            row_groups=stretch.groups,
+            columns=None if only is None else [only],
+            use_threads=False,
+        )
 
 
-def _rows(batch: pa.RecordBatch, name: str, index: int, line: int) -> Iterator[Row]:
+class _Place(NamedTuple):
+    """Where the first row of a batch stands."""
+
+    source: str
+    row: int
+    line: int
+
+
+def _bounded_rows(batch: pa.RecordBatch, place: _Place, max_row_bytes: int) -> Iterator[Row]:
+    """The rows of a batch, of which no more than fit the bound become Python's at once."""
+    if unpacked_bytes(batch) <= max_row_bytes:  # then so is each of them
+        yield from _rows(batch, place)
+    elif batch.num_rows == 1:
+        yield Row(place.row, {}, place.source, place.line, too_long_problem("row", max_row_bytes))
+    else:
+        half = batch.num_rows // 2
+        for start, end in ((0, half), (half, batch.num_rows)):
+            # Taken, not sliced: a slice of a list still has the values of all, and would unpack them.
+            some = batch.take(pa.array(range(start, end)))
+            there = _Place(place.source, place.row + start, place.line + start)
+            yield from _bounded_rows(some, there, max_row_bytes)
+
+
+def _rows(batch: pa.RecordBatch, place: _Place) -> Iterator[Row]:
+    name, index, line = place
     names = batch.schema.names
     problems: dict[int, str] = {}
     values = [_python_values(c, n, problems) for c, n in zip(batch.columns, names, strict=True)]

@@ -135,7 +135,7 @@ class Dataset:
     def _read(self, cursor: Cursor, only: str | None = None) -> Iterator[Row]:
         for file in self.files:
             if file.format is Format.PARQUET:
-                yield from read_parquet(file, cursor, only)
+                yield from read_parquet(file, cursor, self._max_line_bytes, only)
             else:
                 yield from self._read_lines(file, cursor)
 

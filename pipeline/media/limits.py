@@ -13,6 +13,8 @@ MIB: Final = 1024 * 1024
 DOCUMENT_BYTES: Final = 150 * MIB
 DOCUMENT_IMAGE_BYTES: Final = 20 * MIB
 DOCUMENTS_PER_REQUEST: Final = 100
+# Of all media in one request together: a row may name one large file hundreds of times.
+INLINE_BYTES_PER_REQUEST: Final = 64 * MIB
 
 _VISION_TYPES = frozenset({"image/bmp", "image/jpeg", "image/png", "image/tiff", "image/webp", "image/heic"})
 

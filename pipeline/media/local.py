@@ -19,6 +19,7 @@ from typing import BinaryIO, Literal, NamedTuple
 
 # Kept so that a document named by thousands of rows is hashed once; the stamp makes a changed file another entry.
 _DIGESTS_KEPT = 4096
+_PATH_CHARS = 4096  # PATH_MAX of Linux, in bytes
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|file:", re.IGNORECASE)
 _O_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _O_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -69,13 +70,16 @@ def locate(root: Path | None, value: str) -> Located:
         raise MediaProblem(
             f"{shown(value)} is neither a local path nor a URL that can be sent (http, https, oss, data)"
         )
+    not_one = MediaProblem(f"{shown(value)} is not a path that this system can hold")
+    if len(value) > _PATH_CHARS:  # to follow one takes time that grows with the square of its length
+        raise not_one
     try:
         real = os.path.realpath(root / value)
     except (
         ValueError,
         OSError,
     ):  # half a surrogate pair, which no file name holds; a link that cannot be read
-        raise MediaProblem(f"{shown(value)} is not a path that this system can hold") from None
+        raise not_one from None
     try:
         names = PurePath(real).relative_to(root).parts
     except ValueError:

@@ -12,9 +12,15 @@ from typing import Any, NamedTuple
 
 from pipeline.errors import JobError
 from pipeline.media.kinds import DOCUMENT_IMAGES, TEXT_DOCUMENTS, document_type
-from pipeline.media.limits import DOCUMENT_BYTES, DOCUMENT_IMAGE_BYTES, DOCUMENTS_PER_REQUEST, MediaLimits
+from pipeline.media.limits import (
+    DOCUMENT_BYTES,
+    DOCUMENT_IMAGE_BYTES,
+    DOCUMENTS_PER_REQUEST,
+    INLINE_BYTES_PER_REQUEST,
+    MediaLimits,
+)
 from pipeline.media.local import LocalFile, MediaProblem, digest_at, locate, open_file, shown, stamp_of
-from pipeline.media.sources import LINKS, Address, Sources, kind_of, mib
+from pipeline.media.sources import LINKS, Address, Kind, Sources, kind_of, mib
 from pipeline.vision_tokens import (
     Size,
     VisionRule,
@@ -70,6 +76,7 @@ class Documents(NamedTuple):
 class _Counts:
     images: int = 0
     inline_images: int = 0
+    inline_bytes: int = 0
     videos: int = 0
 
 
@@ -96,7 +103,6 @@ class MediaReader:
         media, counts = Media(), _Counts()
         for one in _flat(value, "image"):
             self._add_image(media, counts, {"type": "image_url", "image_url": {}}, one)
-        self._check(counts)
         return media
 
     def video_parts(self, value: Any, fps: float | None = None) -> Media:
@@ -128,7 +134,6 @@ class MediaReader:
                 done.append({**message, "content": media.parts})
             else:
                 done.append(message)
-        self._check(counts)
         media.parts = done
         return media
 
@@ -140,7 +145,10 @@ class MediaReader:
         ids: list[str] = []
         files: dict[str, LocalFile] = {}
         tokens = 0
-        for one in _flat(value, "document"):
+        values = _flat(value, "document")
+        if len(values) > DOCUMENTS_PER_REQUEST:
+            raise MediaProblem(f"it names {len(values)} documents; a request takes {DOCUMENTS_PER_REQUEST}")
+        for one in values:
             if isinstance(one, str) and one.startswith("fileid://"):
                 ids.append(_file_id(one))
                 continue
@@ -155,8 +163,6 @@ class MediaReader:
                 ids.append(file.marker)
                 files[file.digest] = file
                 tokens += _document_tokens(file)
-        if len(ids) > DOCUMENTS_PER_REQUEST:
-            raise MediaProblem(f"it names {len(ids)} documents; a request takes {DOCUMENTS_PER_REQUEST}")
         return Documents(document_messages(ids), tokens, list(files.values()))
 
     def _add_part(self, media: Media, counts: _Counts, part: Any) -> None:
@@ -174,17 +180,19 @@ class MediaReader:
             media.parts.append(part)
 
     def _add_image(self, media: Media, counts: _Counts, part: dict[str, Any], value: Any) -> None:
-        address = self._sources.address(value, "image")
         counts.images += 1
+        address = self._address(counts, value, "image")
         counts.inline_images += address.inline
+        self._check(counts)
         self._keep(media, part | {"image_url": _with_url(part["image_url"], address.url)}, address)
         rule = requested_rule(self._settings.rule, part, high_resolution=self._settings.high_resolution)
         media.tokens += image_tokens(*(address.size or _ANY_SIZE), rule)
 
     def _add_video(self, media: Media, counts: _Counts, part: dict[str, Any], value: Any) -> None:
         fps = self._fps(part)
-        address = self._sources.address(value, "video")
         counts.videos += 1
+        self._check(counts)
+        address = self._address(counts, value, "video")
         self._keep(media, part | {"video_url": _with_url(part["video_url"], address.url)}, address)
         frames = sampled_frames(_ANY_VIDEO_S, fps or 2.0, most=max(self._limits.max_frames, 4))
         media.tokens += frames_tokens(frames, *_ANY_FRAME, requested_rule(self._settings.rule, part))
@@ -196,13 +204,25 @@ class MediaReader:
         if not least <= len(frames) <= most:
             raise MediaProblem(f"its video has {len(frames)} frames; this model takes {least} to {most}")
         counts.videos += 1
-        addresses = [self._sources.address(frame, "image") for frame in frames]
+        self._check(counts)
+        addresses = [self._address(counts, frame, "image") for frame in frames]
         media.parts.append(part | {"video": [address.url for address in addresses]})
         media.files += [address.file for address in addresses if address.file is not None]
         largest = max(
             (a.size for a in addresses if a.size), key=lambda s: s.width * s.height, default=_ANY_FRAME
         )
         media.tokens += frames_tokens(len(frames), *largest, requested_rule(self._settings.rule, part))
+
+    def _address(self, counts: _Counts, value: Any, kind: Kind) -> Address:
+        address = self._sources.address(value, kind)
+        if address.inline:
+            counts.inline_bytes += len(address.url)
+            if counts.inline_bytes > INLINE_BYTES_PER_REQUEST:
+                raise MediaProblem(
+                    f"its media are more than {mib(INLINE_BYTES_PER_REQUEST)} as data URLs: take fewer or smaller ones, or "
+                    '[media] upload = "oss"'
+                )
+        return address
 
     @staticmethod
     def _keep(media: Media, part: dict[str, Any], address: Address) -> None:
@@ -227,7 +247,7 @@ class MediaReader:
             (counts.videos, limits.videos, "videos"),
         ):
             if found > most:
-                raise MediaProblem(f"it holds {found} {what}; a request takes {most}")
+                raise MediaProblem(f"it holds {found} {what} or more; a request takes {most}")
 
     def _document(self, path: str) -> LocalFile:
         name = f"document {shown(path)}"

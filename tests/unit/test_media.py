@@ -2,11 +2,12 @@
 
 import base64
 import os
+import socket
 import struct
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -205,7 +206,8 @@ def test_messages_keep_everything_but_their_local_media() -> None:
         ("../../README.md", "outside"),
         ("/etc/passwd", "outside"),
         ("/etc/there-is-no-such-file", "outside"),
-        ("x" * 5000, "not a path|cannot be read"),
+        ("x" * 5000, "not a path"),
+        ("a/" * 4_000_000 + "x.png", "not a path"),
         ("\ud800.png", "not a path"),
         ("documents/kettle.pdf", "no image by its content"),
         ("data:text/plain;base64,AAAA", "does not begin a data URL"),
@@ -287,6 +289,23 @@ def test_fifo_and_device_are_refused_without_waiting(tmp_path: Path) -> None:
         reader(Path("/dev")).image_parts("zero")
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["self/environ", "self/root/etc/passwd", "self/cwd/pyproject.toml", "self/fd/0", "kmsg", "kcore", "self/mem",
+     "thread-self/root/etc/passwd", "self/task", "sysrq-trigger", "self/pagemap"],
+)  # fmt: skip
+def test_nothing_of_proc_is_read_even_with_proc_as_root(value: str) -> None:
+    with pytest.raises(MediaProblem):
+        reader(Path("/proc")).image_parts(value)
+
+
+def test_a_socket_is_no_file(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "a.png"))
+        with pytest.raises(MediaProblem, match="no regular file"):
+            reader(tmp_path).image_parts("a.png")
+
+
 def test_links_in_a_circle_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
@@ -331,11 +350,33 @@ def test_a_rate_out_of_bounds_is_refused(fps: Any) -> None:
 def test_the_number_of_images_is_counted_over_the_whole_prompt() -> None:
     link = {"type": "image_url", "image_url": {"url": "https://h/a.png"}}
     messages = [{"role": "user", "content": [link] * 200}, {"role": "user", "content": [link] * 57}]
-    with pytest.raises(MediaProblem, match="257 images; a request takes 256"):
+    with pytest.raises(MediaProblem, match="257 images or more; a request takes 256"):
         reader().messages(messages)
     assert reader(limits=limits_of("dashscope", "qwen3.8-max")).messages(messages).parts
-    with pytest.raises(MediaProblem, match="251 images as data URLs"):
+    with pytest.raises(MediaProblem, match="251 images as data URLs or more; a request takes 250"):
         reader().image_parts([png(20, 20)] * 251)
+
+
+def test_a_row_that_names_one_file_a_million_times_is_refused_before_it_is_read_so_often(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a.png").write_bytes(png(20, 20) + bytes(8 * 2**20))
+    (tmp_path / "a.txt").write_text("some text")
+    part = {"type": "image_url", "image_url": {"url": "a.png"}}
+    rows: list[Callable[[], object]] = [
+        lambda: reader(tmp_path).image_parts(["a.png"] * 1_000_000),
+        lambda: reader(tmp_path).messages([{"role": "user", "content": [part] * 1_000_000}]),
+        lambda: reader(tmp_path).video_parts(["a.png"] * 500),
+        lambda: reader(tmp_path).documents(["a.txt"] * 1_000_000),
+    ]
+    for read in rows:
+        with (
+            opened_names() as names,
+            pytest.raises(MediaProblem, match=r"a request takes|more than 64\.0 MiB"),
+        ):
+            read()
+        assert names.count("a.png") <= 10
+        assert "a.txt" not in names
 
 
 @pytest.mark.parametrize("model", sorted(catalog.load("dashscope").models))
@@ -524,6 +565,7 @@ def maze() -> Iterator[Path]:
 _STEPS = (
     "..", ".", "", "album", "inner", "pic.png", "secret.png", "out", "out-far", "up", "back", "in", "loop",
     "outside", "root", "root-too", "~", "~root", "\0", "..\\..", "a\\b", "%2e%2e", "file:", "C:", "…", "..;",
+    "．．", "‥", "..\u200b", ".\u0300.", "PIC.PNG", "Album", "ａlbum", "\r..", "..\n",
 )  # fmt: skip
 _BEGINNINGS = (
     "",
