@@ -215,7 +215,9 @@ class Runner:
     def _settled(self, outcome: Outcome, fed: Fed) -> None:
         """Keep an outcome; the first ones are held back while they all fail alike."""
         failure = outcome.failure
-        if self._answered or (failure is not None and failure.kind is FailureKind.INVALID_INPUT):
+        # What was known already says nothing of how the provider is now.
+        known = outcome.run_id != self.run_id or (outcome.attempts == 0 and outcome.key is not None)
+        if self._answered or known or (failure is not None and failure.kind is FailureKind.INVALID_INPUT):
             self._keep(outcome, fed)
             return
         first = self._first_failure

@@ -343,3 +343,20 @@ def test_answers_are_shared_over_a_stop_and_not_kept_for_longer_than_the_work(tm
     assert (stopped.exit_code, stopped.sent) == (4, 3)
     ended = run(tmp_path, always(answer()), *one)
     assert (ended.sent, ended.done) == (1, 12)
+
+
+def test_failures_that_are_taken_over_or_shared_never_pass_for_a_provider_that_refuses(
+    tmp_path: Path,
+) -> None:
+    rows = texts(60)
+    write_rows(tmp_path, *rows)
+    first = run(tmp_path, failing(*(str(n) for n in range(5, 60))))
+    assert first.status["failed"] == 55
+    write_rows(tmp_path, *rows[5:], *rows[:5], {"text": "new"})
+    again = run(tmp_path, always(answer()))
+    assert (again.exit_code, again.sent, again.reused, again.done) == (3, 1, 60, 61)
+    alike = tmp_path / "alike"
+    alike.mkdir()
+    write_rows(alike, *[{"text": "same"}] * 40, {"text": "other"})
+    shared = run(alike, always(refusal(400)), "response.dedupe=true")
+    assert (shared.exit_code, shared.sent, shared.deduplicated) == (3, 2, 39)
