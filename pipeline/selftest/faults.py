@@ -40,11 +40,11 @@ CASES = (
     *(
         Case(fault, True, Status.OK)
         for fault in (
-            *("429", "429_burst", "429_tokens", "500", "html_502", "error_200"),
+            *("429", "429_burst", "429_tokens", "503", "html_502", "error_200"),
             *("reset", "cut", "garbage", "empty", "stall"),
         )
     ),
-    Case("503", False, Status.FAILED, FailureKind.OVERLOADED, met=_MOST_ATTEMPTS),
+    Case("500", False, Status.FAILED, FailureKind.OVERLOADED, met=_MOST_ATTEMPTS),
     Case("InternalError.Algo", False, Status.FAILED, FailureKind.ROW_SUSPECT, met=2),
     Case("BadRequest.EmptyInput", False, Status.FAILED, FailureKind.INVALID_REQUEST),
     Case("BadRequest.TooLarge", False, Status.FAILED, FailureKind.TOO_LARGE),

@@ -199,8 +199,8 @@ def index_of(fault: str) -> int:
     ("doctored", "saying"),
     [
         (
-            {"rows": replaced(FAULTS.rows, index_of("500"), status=Status.FAILED, error_kind="overloaded")},
-            "1 of 4 rows that met 500 did not end as ok: failed (overloaded",
+            {"rows": replaced(FAULTS.rows, index_of("503"), status=Status.FAILED, error_kind="overloaded")},
+            "1 of 4 rows that met 503 did not end as ok: failed (overloaded",
         ),
         (
             {"rows": replaced(FAULTS.rows, index_of("429"), content="another row's")},
@@ -218,7 +218,7 @@ def index_of(fault: str) -> int:
             {"met": {**FAULTS.met, "BadRequest.TooLarge": 8}},
             "4 rows met BadRequest.TooLarge 8 times instead of 4",
         ),
-        ({"met": {**FAULTS.met, "503": 4}}, "4 rows met 503 4 times instead of 12"),
+        ({"met": {**FAULTS.met, "500": 4}}, "4 rows met 500 4 times instead of 12"),
         ({"met": {}}, "4 rows met 429 0 times instead of 4"),
         ({"received": FAULTS.received + 1}, f"{FAULTS.received + 1} requests for what takes"),
         ({"rows": replaced(FAULTS.rows, 0, attempts=4)}, "4 attempts of one row, of 3 allowed"),
