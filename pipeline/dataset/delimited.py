@@ -36,7 +36,7 @@ class _Lines:
 
     def __next__(self) -> str:
         line = self._next_line()
-        if isinstance(line, TooLong) or self._row_bytes > self._max_row_bytes:
+        if isinstance(line, TooLong) or self._row_bytes > self._max_row_bytes + 1:
             # In a well-formed row an odd number of quotes means that the line's end is still inside a value.
             while self._quotes % 2:
                 self._next_line()
@@ -54,7 +54,7 @@ class _Lines:
             self._quotes += line.quotes
         else:
             self._quotes += line.count(b'"')
-            self._row_bytes += len(line)
+            self._row_bytes += len(line) + 1  # with its end, which a value may hold
         return line
 
 
@@ -65,7 +65,7 @@ def read_csv(stream: ByteStream, name: str, cursor: Cursor, max_line_bytes: int)
     which may span lines. Raises DatasetError where the header row is missing or ambiguous.
     """
     # The csv module's bound is one for the whole process; ours, on the row, must be met before it.
-    csv.field_size_limit(max(csv.field_size_limit(), max_line_bytes))
+    csv.field_size_limit(max(csv.field_size_limit(), max_line_bytes + 1))
     lines = _Lines(chain.from_iterable(line_blocks(stream, name, max_line_bytes)), max_line_bytes)
     header: list[str] | None = None
     for first_line, fields, broken in _split_rows(lines, max_line_bytes):

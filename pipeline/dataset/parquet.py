@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 
 from pipeline.dataset.files import Cursor, DatasetFile
 from pipeline.dataset.lines import too_long_problem
-from pipeline.dataset.row_sizes import Stretch, stretches, text_paths, unpacked_bytes
+from pipeline.dataset.row_sizes import BATCH_ROWS, Stretch, stretches, text_paths, unpacked_bytes
 from pipeline.errors import DatasetError
 from pipeline.records import Row
 
+_OFFSETS = pa.array(range(BATCH_ROWS))
 BUFFER_BYTES = 64 * 1024  # a column; wide files have hundreds
 AGREE = "all Parquet files of a dataset must have the same columns. Name only files that agree."
 
@@ -105,7 +106,7 @@ def _bounded_rows(batch: pa.RecordBatch, place: _Place, max_row_bytes: int) -> I
         half = batch.num_rows // 2
         for start, end in ((0, half), (half, batch.num_rows)):
             # Taken, not sliced: a slice of a list still has the values of all, and would unpack them.
-            some = batch.take(pa.array(range(start, end)))
+            some = batch.take(_OFFSETS.slice(start, end - start))
             there = _Place(place.source, place.row + start, place.line + start)
             yield from _bounded_rows(some, there, max_row_bytes)
 

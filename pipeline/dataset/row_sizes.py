@@ -75,8 +75,10 @@ def _risky(parquet: pq.ParquetFile, group: int, batch_rows: int, paths: list[str
             continue
         if parquet.schema.column(place).max_repetition_level:  # of a list all values may stand in one row
             times, harmless = column.num_values, _HARMLESS_ROW_BYTES
-        else:
+        elif batch_rows > 1:
             times, harmless = batch_rows, _HARMLESS_BATCH_BYTES
+        else:
+            continue
         # No value is longer than all that is written. If that does not settle it, the first row brings the dictionary along.
         if column.total_uncompressed_size * times <= harmless:
             continue

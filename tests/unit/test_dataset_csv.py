@@ -70,6 +70,24 @@ def test_a_quote_that_never_closes_is_told_where_it_opens(tmp_path: Path) -> Non
     ]
 
 
+@pytest.mark.parametrize("line", [b"\n", b"x\n", b"x\r\n", b"\xe4\xb8\xad\n", b"x" * 70 + b"\n"])
+def test_a_long_value_of_short_lines_is_one_row_that_is_too_long(tmp_path: Path, line: bytes) -> None:
+    bound = (
+        2**18
+    )  # above the csv module's own bound, which must not be met first: it would leave the rest unquoted
+    long = line * (3 * bound // len(line))
+    rows = read(tmp_path, b'id,text\n1,a\n2,"' + long + b'"\n3,c', max_line_bytes=bound)
+    assert [r.problem for r in rows] == [None, "the row is longer than 262,144 bytes", None]
+    assert rows[2].columns == {"id": "3", "text": "c"}
+
+
+def test_a_row_may_be_as_long_as_the_bound(tmp_path: Path) -> None:
+    bound = 2**18
+    for value in (b"x" * (bound - 2), b'"' + b"x\n" * (bound // 2 - 2) + b'"'):
+        rows = read(tmp_path, b"id,text\n1," + value + b"\n2,b", max_line_bytes=bound)
+        assert [r.problem for r in rows] == [None, None]
+
+
 def test_a_value_longer_than_the_csv_modules_own_bound_is_read(tmp_path: Path) -> None:
     assert len(read(tmp_path, b"id\n" + b"x" * 200_000)[0].columns["id"]) == 200_000
 
