@@ -17,9 +17,10 @@ from pipeline.private import make_new_private_file
 from pipeline.storage import LocalFiles, Storage
 
 _FORMATS = (".parquet", ".jsonl", ".csv")
-# A spreadsheet runs a cell that begins with one of these (OWASP, CSV injection).
-_FORMULA_STARTS = "=+-@\t\r\n＝＋－＠"
-_FORMULA = f"^[{_FORMULA_STARTS.replace('-', '')}-]"
+# A spreadsheet runs a cell that begins with = + - @, a tab or the end of a line (OWASP, CSV injection). Programs differ in what
+# they take for such a sign and what they leave out before it: so every form that Unicode calls compatible with one counts, and
+# the minus sign, also behind spaces and what is not seen.
+_FORMULA = r"^(?:[\t\r\n]|[\p{Z}\p{C}]*[=+\-@−＝＋－＠﹢﹣﹦﹫⁺⁻⁼₊₋₌﬩⩵⩶])"
 
 
 def export(folder: Path, output: Path, *, formulas: bool = False, on_note: Callable[[str], None]) -> int:
@@ -89,14 +90,22 @@ def _write(batches: Iterator[pa.RecordBatch], scratch: Path, ending: str, *, for
 
 def _text_writer(file: IO[bytes], ending: str, *, formulas: bool) -> Callable[[pa.RecordBatch], object]:
     header = [True]  # for the next batch
+    names: dict[str, str] = {}
 
     def write(batch: pa.RecordBatch) -> None:
-        frame = pl.DataFrame(batch)
-        columns = frame.schema.items()
+        # By number: polars reads names such as "*" and "^a.*$" as patterns, and would be handed others only up to a NUL.
+        frame = pl.DataFrame(batch.rename_columns(list(map(str, range(batch.num_columns)))))
+        columns = list(zip(batch.schema.names, frame.dtypes, strict=True))
         if ending == ".jsonl":
-            frame.select(_plain(pl.col(name), kind).alias(name) for name, kind in columns).write_ndjson(file)
+            plain = (_plain(pl.nth(n), kind).alias(name) for n, (name, kind) in enumerate(columns))
+            frame.select(plain).write_ndjson(file)
             return
-        cells = [_cell(name, kind, formulas=formulas) for name, kind in columns]
+        if not names:
+            names.update(_header(batch.schema.names, formulas=formulas))
+        cells = [
+            _cell(pl.nth(n), kind, formulas=formulas).alias(names[name])
+            for n, (name, kind) in enumerate(columns)
+        ]
         frame.select(cells).write_csv(file, include_header=header.pop() if header else False)
 
     return write
@@ -118,12 +127,29 @@ def _plain(column: pl.Expr, kind: Any) -> pl.Expr:
     return column
 
 
-def _cell(name: str, kind: pl.DataType, *, formulas: bool) -> pl.Expr:
-    column = _plain(pl.col(name), kind)
+def _cell(value: pl.Expr, kind: pl.DataType, *, formulas: bool) -> pl.Expr:
+    column = _plain(value, kind)
     if kind.is_nested():
         # polars writes structs alone as JSON, so the value travels in one, and its {"": ... } is taken off again.
         wrapped = pl.struct(column.alias("")).struct.json_encode()
-        column = pl.when(pl.col(name).is_not_null()).then(wrapped.str.head(-1).str.tail(-4))
+        column = pl.when(value.is_not_null()).then(wrapped.str.head(-1).str.tail(-4))
     elif kind in (pl.String, pl.Binary) and not formulas:
-        column = pl.when(column.str.contains(_FORMULA)).then("'" + column).otherwise(column)
-    return column.alias("'" + name if name.startswith(tuple(_FORMULA_STARTS)) and not formulas else name)
+        column = _defused(column)
+    return column
+
+
+def _defused(text: pl.Expr) -> pl.Expr:
+    """Text with an apostrophe before what a spreadsheet would run: then it shows it."""
+    return pl.when(text.str.contains(_FORMULA)).then("'" + text).otherwise(text)
+
+
+def _header(columns: list[str], *, formulas: bool) -> dict[str, str]:
+    """What each column is called in a CSV file; no two alike."""
+    if formulas:
+        return dict(zip(columns, columns, strict=True))
+    names: dict[str, str] = {}
+    for name, shown in zip(columns, pl.select(_defused(pl.lit(pl.Series(columns)))).to_series(), strict=True):
+        while shown != name and (shown in columns or shown in names.values()):
+            shown = "'" + shown  # noqa: PLW2901
+        names[name] = shown
+    return names

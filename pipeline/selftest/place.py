@@ -18,6 +18,7 @@ import httpx
 
 from pipeline.catalog import load, provider_names
 from pipeline.children import ChildSpec, python_module, start_child
+from pipeline.masking import without_secrets
 from pipeline.selftest.verdict import Unproven
 
 T = TypeVar("T")
@@ -60,7 +61,7 @@ error_threshold = 1.0
 def child_environment(env: Mapping[str, str], *, key: str, home: Path) -> dict[str, str]:
     """The environment of what a selftest starts: the user's, but for keys and for what earlier runs left on the machine."""
     keys = {provider.api_key_env for provider in map(load, provider_names())}
-    kept = {name: value for name, value in env.items() if name not in keys}
+    kept = without_secrets(env, *keys)
     ours = {f"XDG_{what}_HOME": str(home) for what in ("CONFIG", "STATE", "CACHE", "DATA")}
     return {**kept, **ours, KEY_VARIABLE: key}
 

