@@ -4,22 +4,23 @@ Only words and types stand here, so that every --help is quick. What a command d
 `commands/`, imported when it is called. stdout carries results alone, stderr all else.
 """
 
-import contextlib
 import gc
 import importlib
 import os
 import sys
 import traceback
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, TextIO, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
 from pipeline import __version__
-from pipeline.errors import PromptmillError
+from pipeline.errors import Interrupted, PromptmillError
 from pipeline.masking import environment_secrets, printable, without_url_secrets
+from pipeline.streams import Forgiving, JsonLines, open_closed_streams
 
 _MOST_SHOWN_CHARS = 20_000
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -138,12 +139,14 @@ After 4, 6, 130 and 143 the same command goes on where it stopped.""",
     show_default=True,
     help="How run.log and stderr are written; json is one object a line.",
 )
-@click.option("--quiet", is_flag=True, help="Show no progress; the summary line on stdout stays.")
+@click.option("--quiet", is_flag=True, help="Show no progress; errors and the summary line on stdout stay.")
 def run(**options: Any) -> int:
     """Run the job in the file JOB, or resume it: the same command always continues where it stopped.
 
     stdout gets one line of JSON when the run ends, and nothing else; progress goes to stderr.
     """
+    if options["log_format"] == "json":
+        sys.stderr = JsonLines(sys.stderr, lambda: datetime.now().astimezone())
     return _carry_out("run", options)
 
 
@@ -269,11 +272,11 @@ def selftest(**options: Any) -> int:
 def main(args: list[str] | None = None) -> NoReturn:
     """The entry point: an operator's error is a sentence on stderr, never a traceback."""
     sys.excepthook = _bug
-    _open_closed_streams()
-    sys.stderr = _Forgiving(sys.stderr)
+    open_closed_streams()
+    sys.stderr = Forgiving(sys.stderr)
     try:
         code: Any = cli.main(args, prog_name="promptmill", standalone_mode=False)
-    except PromptmillError as error:
+    except (PromptmillError, Interrupted) as error:
         click.echo(f"promptmill: {_shown(error)}", err=True)
         code = error.exit_code
     except click.ClickException as error:
@@ -289,33 +292,6 @@ def main(args: list[str] | None = None) -> NoReturn:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  (it would fail again at the exit)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
-
-
-class _Forgiving:
-    """A stderr that goes on where nobody reads it any more: words may be lost, never the run or its exit code."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        with contextlib.suppress(OSError):
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with contextlib.suppress(OSError):
-            self._stream.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-def _open_closed_streams() -> None:
-    """Open what the caller closed (`2>&-`, some daemons): else a file of ours would get its number, and words meant for it."""
-    for name in ("stdin", "stdout", "stderr"):
-        if getattr(sys, name) is None:
-            mode = "r" if name == "stdin" else "w"
-            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  (open to the end)
 
 
 def _shown(said: object) -> str:

@@ -1,8 +1,8 @@
 """What a run says of itself: run.log in its folder, and notes on stderr; each as text or as one JSON object a line."""
 
 import contextlib
-import json
 import logging
+import logging.handlers
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,8 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TextIO
 
-from pipeline.errors import PromptmillError
+from pipeline.errors import Interrupted, PromptmillError
 from pipeline.private import private_opener
+from pipeline.streams import json_line
 
 LOG_FILE = "run.log"
 LogFormat = Literal["text", "json"]
@@ -21,7 +22,7 @@ log = logging.getLogger("promptmill")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notes:
-    """Says things on stderr, where somebody looks on or a collector of logs reads; nothing where it is `quiet`."""
+    """Says things on stderr, to who looks on or to a collector of logs; where it is `quiet`, only what must be known."""
 
     stream: TextIO
     quiet: bool
@@ -33,14 +34,9 @@ class Notes:
         if self.quiet and not always:
             return
         if self.format == "json":
-            message = _line(self.now(), level, message, figures)
+            message = json_line(self.now(), level, message, figures)
         self.stream.write(message + "\n")
         self.stream.flush()
-
-
-def _line(time: datetime, level: str, message: str, figures: dict[str, Any]) -> str:
-    said = {"time": time.isoformat(timespec="milliseconds"), "level": level, "message": message, **figures}
-    return json.dumps(said, default=str)
 
 
 class _JsonFormatter(logging.Formatter):
@@ -49,11 +45,18 @@ class _JsonFormatter(logging.Formatter):
         trace = record.exc_text or (self.formatException(record.exc_info) if record.exc_info else None)
         figures = {"traceback": trace} if trace else {}
         time = datetime.fromtimestamp(record.created).astimezone()
-        return _line(time, record.levelname.lower(), record.getMessage(), figures)
+        return json_line(time, record.levelname.lower(), record.getMessage(), figures)
 
 
-class _LogFile(logging.FileHandler):
-    """A log that a full disk leaves incomplete, instead of a traceback on stderr for each line."""
+class _LogFile(logging.handlers.WatchedFileHandler):
+    """A log that a full disk leaves incomplete, instead of a traceback on stderr for each line.
+
+    Where it was moved away (logrotate), it is begun anew; where it was cut to nothing, it goes on from there.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError):  # its folder is gone
+            super().emit(record)
 
     def _open(self) -> TextIOWrapper:
         return open(
@@ -86,7 +89,7 @@ class RunLog:
     ) -> None:
         if isinstance(error, PromptmillError):
             log.error("%s", error)
-        elif isinstance(error, KeyboardInterrupt):
+        elif isinstance(error, KeyboardInterrupt | Interrupted):
             log.info("interrupted before the first row")
         elif error is not None:
             log.critical("a bug", exc_info=error)

@@ -6,7 +6,7 @@ import grimp
 import pytest
 
 LAYERS: list[set[str]] = [
-    {"records", "errors", "private", "masking", "sandbox"},
+    {"records", "errors", "private", "masking", "sandbox", "streams"},
     {
         "failure_codes",
         "catalog",
