@@ -83,9 +83,7 @@ async def start_child(spec: ChildSpec) -> AsyncIterator[ChildServer]:
     with log:
         start = log.tell()
         try:
-            process = await asyncio.create_subprocess_exec(
-                *spec.argv, stdin=PIPE, stdout=PIPE, stderr=log, env=spec.env, start_new_session=True
-            )
+            process = await _spawned(spec, log)
         except OSError as error:
             raise ServerStartError(
                 f"{_sentence(spec.name)} could not be started: {error}. Check that {spec.argv[0]} can be run."
@@ -107,6 +105,20 @@ async def start_child(spec: ChildSpec) -> AsyncIterator[ChildServer]:
             yield ChildServer(url, process)
         finally:
             await _stop(process, spec.grace_s)
+
+
+async def _spawned(spec: ChildSpec, log: BinaryIO) -> Process:
+    """The child process. Who cancels it meanwhile waits for it, and it is stopped: half started, nobody could stop it."""
+    start = asyncio.create_subprocess_exec(
+        *spec.argv, stdin=PIPE, stdout=PIPE, stderr=log, env=spec.env, start_new_session=True
+    )
+    spawning = asyncio.ensure_future(start)
+    try:
+        return await asyncio.shield(spawning)
+    except asyncio.CancelledError:
+        with contextlib.suppress(OSError):
+            await _stop(await spawning, spec.grace_s)
+        raise
 
 
 async def _first_line(process: Process) -> bytes:

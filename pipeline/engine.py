@@ -4,6 +4,7 @@ The command line hands in everything from outside (job, environment, time of day
 """
 
 import asyncio
+import contextlib
 import functools
 import gc
 import logging
@@ -34,9 +35,9 @@ from pipeline.run_file import RunFacts, close_metrics, open_metrics, summed_up, 
 from pipeline.run_folder import RunFolder, StorageError, sum_parts
 from pipeline.run_log import Notes, RunLog
 from pipeline.runner import Runner
-from pipeline.schedule import Closed, End, end_of_run
+from pipeline.schedule import Closed, end_of_run
 from pipeline.servers import serving
-from pipeline.stopping import end_stops, signals_stop
+from pipeline.stopping import Stopping
 from pipeline.storage import Disk
 from pipeline.summary import RunSummary, Stop
 from pipeline.totals import PartRecord, Totals
@@ -82,12 +83,13 @@ def run_job(
     Raises the errors of `errors.py`: RunFolderBusy before anything is read, DatasetError and JobError before anything is sent.
     """
     durable = plan.job.file.output.durability == "power"
-    folder = RunFolder(plan.job.output_path, started=now(), durable=durable, disk=disk)
+    started = now()
+    folder = RunFolder(plan.job.output_path, started=started, durable=durable, disk=disk)
     try:
         with logged_without(plan.target.secrets, log), RunLog(folder.path, options.notes.format):
             folder.tell_damage(functools.partial(_tell, options.notes))
             try:
-                return _run_in(folder, plan, _Edge(options, now, connect))
+                return _run_in(folder, plan, _Edge(options, started, now, connect))
             except sqlite3.Error as error:
                 raise StorageError(folder.path, error) from error
     finally:
@@ -104,6 +106,7 @@ class _Edge(NamedTuple):
     """What reaches a run from outside."""
 
     options: RunOptions
+    started: datetime
     now: Callable[[], datetime]
     connect: Callable[[Core, Endpoint], Transport]
 
@@ -139,10 +142,9 @@ class _Run:
         self._layout = opened.layout
         self._now = edge.now
         self._connect = edge.connect
-        self._runner: Runner | None = None
-        started = edge.now()
-        self._run_id = f"{started:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
-        self._facts = RunFacts(opened, self._run_id, started)
+        self._started = edge.started
+        self._run_id = f"{self._started:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+        self._facts = RunFacts(opened, self._run_id, self._started)
         self._metrics = open_metrics(self._facts, edge.options.metrics)
 
     async def run(self) -> RunSummary:
@@ -207,36 +209,23 @@ class _Run:
         return totals
 
     async def _serve_and_ask(self, counters: Counters, done: Collection[int], again: Again) -> Stop | None:
-        """Ask what is left, unless the hour is not right or somebody stops it before the server is there."""
+        """Ask what is left, unless the hour is not right or the run is stopped before its server is there."""
         budget = self._plan.job.file.budget
         end = end_of_run(
-            self._now(), deadline_s=self._options.deadline_s, window=budget.hours, grace_s=budget.grace
+            self._started, deadline_s=self._options.deadline_s, window=budget.hours, grace_s=budget.grace
         )
         if isinstance(end, Closed):
             return Stop(6, end.reason)
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  (a run is one)
-        early: list[Stop] = []
-
-        def interrupted(stop: Stop) -> None:
-            if self._runner is not None:
-                self._runner.interrupt(stop)
-            elif not early:
-                early.append(stop)
-                task.cancel()
-
-        with signals_stop(interrupted):
-            try:
-                async with serving(self._plan.job, self._plan.target, self._folder.path) as base_url:
-                    return await self._ask_rows(base_url, counters, done, again, end)
-            except asyncio.CancelledError:
-                if not early:
-                    raise
-                task.uncancel()
-                return early[0]
+        stopping = Stopping(end, started=self._started, now=self._now)
+        async with stopping.watching(), contextlib.AsyncExitStack() as server:
+            served = serving(self._plan.job, self._plan.target, self._folder.path)
+            base_url = await stopping.unless_stopped(server.enter_async_context(served))
+            if base_url is None:
+                return stopping.stop
+            return await self._ask_rows(base_url, counters, stopping, done, again)
 
     async def _ask_rows(
-        self, base_url: str, counters: Counters, done: Collection[int], again: Again, end: End | None
+        self, base_url: str, counters: Counters, stopping: Stopping, done: Collection[int], again: Again
     ) -> Stop | None:
         job, target = self._plan.job.file, self._plan.target
         # Asked to, the provider lets a request wait so long for its turn before it begins (X-DashScope-Wait-Timeout).
@@ -283,7 +272,7 @@ class _Run:
             stopping=lambda: runner.stopped is not None,
             masked=target.secrets.masked,
         )
-        self._runner = runner = Runner(
+        runner = Runner(
             feeder=feeder,
             renderer=self._plan.renderer,
             encode=self._plan.encode,
@@ -308,13 +297,13 @@ class _Run:
         meter = Meter(counters, lambda: limits_view(gate, target), self._layout.currency)
         feeder.start(done)
         try:
-            with end_stops(runner.stop, end):
-                async with (
-                    shown(meter, self._options.notes, name=job.name) as say,
-                    watching(Watchdog(counters, runner.sending, endpoint.idle_timeout_s), say),
-                    kept_live(self._folder, meter, counters, self._metrics, runner.fail),
-                ):
-                    await runner.run()
+            async with (
+                shown(meter, self._options.notes, name=job.name) as say,
+                watching(Watchdog(counters, runner.sending, endpoint.idle_timeout_s), say),
+                kept_live(self._folder, meter, counters, self._metrics, runner.fail),
+            ):
+                stopping.hand_to(runner, say)
+                await runner.run()
         finally:
             await transport.aclose()
             await placing.close(delete=job.media.files == "delete" and feeder.exhausted)

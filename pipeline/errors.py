@@ -9,6 +9,7 @@
     ├── RunFolderGone (run_folder)  1   it was deleted or moved under the run
     ├── RunFolderBusy               75  another run holds it
     └── ServerStartError            4   a server we start as a child (local model, simulator) did not come up
+    Interrupted (no Exception)      130, 143   a signal that came before there was anything to drain
 
 A row's own trouble is never an exception: it is a `records.Failure`. Each message says what was expected, what was found
 and what to do next; the command line prints it without a traceback.
@@ -51,3 +52,11 @@ class ServerStartError(PromptmillError):
     """A server that the run starts for itself did not become ready."""
 
     exit_code = 4
+
+
+class Interrupted(BaseException):
+    """A signal ends a run that has not begun to ask. As KeyboardInterrupt, it passes by all who handle errors."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -109,7 +109,7 @@ class Runner:
         for task, index in self._tasks.items():
             if index not in self.sending:
                 task.cancel()
-        asyncio.get_running_loop().call_later(self.grace_s if grace_s is None else grace_s, self._end_grace)
+        asyncio.get_running_loop().call_later(self.grace_s if grace_s is None else grace_s, self.cut)
 
     def fail(self, error: BaseException, grace_s: float | None = None) -> None:
         """Stop because of what no row can help; `run` raises it."""
@@ -118,14 +118,13 @@ class Runner:
         self._error = self._error or error
         self.stop(Stop(error.exit_code if isinstance(error, PromptmillError) else 1, str(error)), grace_s)
 
-    def interrupt(self, stop: Stop) -> None:
-        """Stop because somebody asks for it; where the run is stopping already, end the grace at once."""
-        if self.stopped is None:
-            self.stop(stop)
-        else:
-            self._end_grace()
+    @property
+    def on_wire(self) -> int:
+        """How many requests are in flight."""
+        return len(self.sending)
 
-    def _end_grace(self) -> None:
+    def cut(self) -> None:
+        """End the grace: what is in flight is cancelled."""
         for task in self._tasks:
             task.cancel()
 

@@ -12,6 +12,7 @@ from pipeline.jobspec import seconds
 from pipeline.labels import label_lines
 from pipeline.records import Status
 from pipeline.run_log import LogFormat, Notes
+from pipeline.stopping import signals_interrupt
 from pipeline.storage import LocalFiles
 
 
@@ -29,31 +30,36 @@ def carry_out(
     quiet: bool,
 ) -> int:
     """Run or resume a job; the summary goes to stdout, all else to stderr."""
-    plan = read_plan(job, overrides, input_path=input_path, output_path=output_path)
-    deadline_s = plan.job.file.budget.deadline
-    if deadline is not None:
-        try:
-            deadline_s = seconds(deadline)
-        except ValueError as error:
-            raise JobError(f"--deadline: {error}") from None
     notes = Notes(stream=sys.stderr, quiet=quiet, format=log_format, now=now)
-    options = RunOptions(
-        limit=limit,
-        deadline_s=deadline_s,
-        notes=notes,
-        retry=_statuses(retry_failed),
-        metrics=metrics,
-    )
-    for warning in plan.target.warnings:
-        notes.say(f"promptmill: warning: {warning}", level="warning")
-    summary = run_job(plan, options, now=now)
-    click.echo(summary.to_json())  # first: whoever reads it gets it, whatever becomes of stderr
+    with signals_interrupt():
+        plan = read_plan(job, overrides, input_path=input_path, output_path=output_path)
+        options = RunOptions(
+            limit=limit,
+            deadline_s=plan.job.file.budget.deadline if deadline is None else _deadline_s(deadline),
+            notes=notes,
+            retry=_statuses(retry_failed),
+            metrics=metrics,
+        )
+        for warning in plan.target.warnings:
+            notes.say(f"promptmill: warning: {warning}", level="warning")
+        summary = run_job(plan, options, now=now)
+        click.echo(summary.to_json())  # first: whoever reads it gets it, whatever becomes of stderr
     if summary.exit_code:
-        notes.say(f"promptmill: {summary.exit_reason}", level="error", exit_code=summary.exit_code)
+        said = f"promptmill: {summary.exit_reason}"
+        notes.say(said, level="error", always=True, exit_code=summary.exit_code)
+    if quiet:
+        return summary.exit_code
     for line in label_lines(LocalFiles(Path(summary.results)), plan.job.file.response):
         notes.say(line)
     notes.say(f"results: {summary.results}/*.parquet ({summary.done:,} of {summary.rows:,} rows)")
     return summary.exit_code
+
+
+def _deadline_s(text: str) -> float:
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise JobError(f"--deadline: {error}") from None
 
 
 def _statuses(text: str | None) -> frozenset[Status]:

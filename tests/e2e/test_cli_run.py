@@ -1,13 +1,16 @@
 """`promptmill run` end to end: what it prints, how it ends, and that going on never asks an answered row again."""
 
 import fcntl
+import json
 import os
+import platform
 import re
 import signal
 import sqlite3
 import struct
 import subprocess
 import termios
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
@@ -112,7 +115,8 @@ def test_a_signal_lets_what_is_on_the_wire_finish_and_the_same_command_goes_on(
         stopped = run.end()
     assert stopped.code == code
     assert stopped.summary["done"] == stopped.summary["sent"] == 14
-    assert f"stopped by {number.name}; run the same command again" in stopped.stderr
+    assert f"mood: stopped by {number.name}: 4 requests in flight may still finish; another" in stopped.stderr
+    assert f"promptmill: stopped by {number.name}; run the same command again" in stopped.stderr
     ended = place.run()
     assert (ended.code, ended.summary["sent"], ended.summary["maybe_paid"]) == (0, 26, 0)
     assert_each_row_answered_once(place, provider, 40)
@@ -132,6 +136,26 @@ def test_a_second_signal_waits_for_nothing(place: Workplace, provider: Provider)
     ended = place.run()
     assert (ended.code, ended.summary["sent"], ended.summary["maybe_paid"]) == (0, 30, 4)
     assert_each_row_answered_once(place, provider, 40)
+
+
+def test_a_run_under_nohup_outlives_its_terminal(place: Workplace, provider: Provider) -> None:
+    place.point_at(provider)
+    provider.hold_after(10)
+    with subprocess.Popen(
+        ["nohup", PROMPTMILL, "run", "job.toml", "--quiet"],
+        cwd=place.folder,
+        env=place.promptmill.environment({}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        provider.wait_held(4)
+        process.send_signal(signal.SIGHUP)
+        # Behind it in the kernel's and the program's queue of signals: once this one is heeded, that one was not.
+        assert not stopping(place)
+        provider.release()
+        stdout, _ = process.communicate(timeout=60)
+    assert (process.returncode, json.loads(stdout)["done"]) == (0, 40)
 
 
 def test_a_killed_run_loses_nothing_and_counts_what_may_be_paid_twice(
@@ -154,8 +178,7 @@ def test_a_killed_run_loses_nothing_and_counts_what_may_be_paid_twice(
 def test_a_run_that_is_stopped_while_its_server_starts_takes_it_along_and_sums_up(
     place: Workplace, number: signal.Signals, code: int
 ) -> None:
-    # Warnings as users have them: cut off while it forks, uvloop speaks of an unclosed process.
-    with place.promptmill.started("run", "job.toml", PYTHONWARNINGS="") as run:
+    with place.promptmill.started("run", "job.toml") as run:
         run.until(lambda: len(place.promptmill.alive()) == 2, "its simulator lives")
         run.send(number)
         ended = run.end()
@@ -205,6 +228,65 @@ def test_a_folder_that_a_run_holds_is_refused_with_the_holders_name(
         provider.release()
         assert run.end().code == 0
     assert_each_row_answered_once(place, provider, 40)
+
+
+def test_a_folder_that_a_run_holds_is_refused_before_anything_of_the_dataset_is_read(
+    place: Workplace, provider: Provider
+) -> None:
+    place.point_at(provider)
+    (place.folder / "damaged.parquet").write_bytes(b"no footer is to be found in this")
+    damaged = ("--input", "damaged.parquet")
+    provider.hold_after(0)
+    with place.promptmill.started("run", "job.toml") as run:
+        provider.wait_held(4)
+        assert place.run(*damaged).code == 75
+        run.kill()
+    unheld = place.run(*damaged, "--output", "elsewhere")
+    assert (unheld.code, "cannot be read as Parquet" in unheld.stderr) == (2, True)
+
+
+def test_the_lock_of_a_run_that_died_is_taken_over_though_it_names_it(
+    place: Workplace, provider: Provider
+) -> None:
+    place.point_at(provider)
+    provider.hold_after(0)
+    with place.promptmill.started("run", "job.toml") as run:
+        provider.wait_held(4)
+        run.kill()
+    lock = (place.out / "run.lock").read_text()
+    now = rf"{datetime.now():%Y-%m-%d} \d\d:\d\d:\d\d \S+"
+    assert re.fullmatch(rf"pid {run.process.pid} on {re.escape(platform.node())}, started {now}\n", lock)
+    provider.release()
+    assert place.run().code == 0
+    assert (place.out / "run.lock").read_text() == ""
+
+
+def test_why_a_quiet_run_did_not_end_well_is_said_all_the_same(place: Workplace, provider: Provider) -> None:
+    place.point_at(provider)
+    ended = place.run("--quiet", "--set", "model.name=missing-model")
+    assert ended.code == 4
+    assert ended.stderr.startswith("promptmill: the provider refuses: model_not_found")
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("--input", "nowhere.jsonl"), 2, "There is no dataset at"),
+        (("--output", "job.toml"), 2, "is a file"),
+        (("--set", "input.id=idd"), 2, 'names "idd", which no row has'),
+        (("--set", "model.name=missing-model"), 4, "model_not_found"),
+    ],
+)
+def test_whatever_is_wrong_is_a_json_line_where_json_is_asked_for(
+    place: Workplace, provider: Provider, options: tuple[str, ...], code: int, said: str
+) -> None:
+    place.point_at(provider)
+    ended = place.run("--log-format", "json", "--quiet", *options)
+    assert ended.code == code
+    (line,) = map(json.loads, ended.stderr.splitlines())
+    assert (line["level"], said in line["message"]) == ("error", True)
+    assert datetime.fromisoformat(line["time"]).utcoffset() is not None
 
 
 def test_a_wrong_key_costs_a_few_calls_and_is_never_shown(place: Workplace) -> None:

@@ -21,6 +21,8 @@ PROMPTMILL = Path(sys.executable).with_name("promptmill")
 PATIENCE_S = 60.0
 _LOOK_AGAIN_S = 0.05
 _MARK = "PROMPTMILL_TEST_MARK"
+# Signals that are ignored where the tests run (nohup, a job in the background) would be ignored by the program, too.
+_HEEDING_SIGNALS = ("/usr/bin/env", "--default-signal=INT,TERM,HUP")
 
 
 class Ended(NamedTuple):
@@ -124,7 +126,7 @@ class CommandLine:
         stdout: int = subprocess.PIPE,
     ) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [PROMPTMILL, *arguments],
+            [*_HEEDING_SIGNALS, PROMPTMILL, *arguments],
             cwd=self.folder,
             env=self.environment(env),
             stdin=subprocess.DEVNULL,

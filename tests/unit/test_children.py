@@ -1,6 +1,7 @@
 """Child servers: started, awaited, stopped, and never left behind. The children here are one-line fakes."""
 
 import asyncio
+import contextlib
 import os
 import select
 import signal
@@ -86,6 +87,32 @@ def test_ctrl_c_at_the_terminal_does_not_reach_the_child() -> None:
             assert os.getpgid(child.pid) != os.getpgid(0)
 
     asyncio.run(main())
+
+
+def test_a_child_whose_start_is_given_up_half_way_is_stopped(tmp_path: Path) -> None:
+    """Cancelled at each turn of the loop in which it is being started, it is always gone afterwards."""
+    marker = f"mark-{os.getpid()}-{tmp_path.name}"
+
+    async def main(turns: int) -> bool:
+        spec = fake(ANNOUNCE + UNTIL_EOF + f"  # {marker}")
+        started = asyncio.ensure_future(contextlib.AsyncExitStack().enter_async_context(start_child(spec)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        started.cancel()
+        await asyncio.wait([started])
+        return started.cancelled()
+
+    def alive() -> list[str]:
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if marker.encode() in path.read_bytes():
+                    found.append(path.parent.name)
+        return found
+
+    for turns in range(12):
+        assert asyncio.run(main(turns))
+        assert alive() == []
 
 
 def test_a_child_that_dies_early_is_told_with_its_exit_code_and_last_words(tmp_path: Path) -> None:

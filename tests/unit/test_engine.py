@@ -1,15 +1,18 @@
 """A whole run over a job file with a transport of the test's: what is claimed, counted and summed up."""
 
+import io
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from pipeline.errors import JobError
+from pipeline.errors import Interrupted, JobError
+from pipeline.stopping import signals_interrupt
 from tests.support.rig import FakeTransport, Reply, always, answer, refusal
-from tests.support.whole_runs import run, texts, write_rows
+from tests.support.whole_runs import notes, run, texts, write_rows
 
 
 def first_answers(count: int, then: Callable[[], Reply]) -> FakeTransport:
@@ -62,6 +65,26 @@ def test_a_run_that_died_before_its_last_part_writes_it_and_sends_nothing(tmp_pa
     ended = run(tmp_path, always(refusal(500)))
     assert (ended.exit_code, ended.done, ended.sent) == (0, 6, 0)
     assert pl.read_parquet(tmp_path / "out" / "results")["text"].to_list() == [f"t{n}" for n in range(6)]
+
+
+def test_a_signal_while_the_input_is_looked_over_ends_the_run_before_anything_is_sent(tmp_path: Path) -> None:
+    class Signalling(io.StringIO):
+        """A terminal on which the count of rows is shown: at its first word, somebody ends the run."""
+
+        def isatty(self) -> bool:
+            return True
+
+        def write(self, text: str) -> int:
+            signal.raise_signal(signal.SIGTERM)
+            return len(text)
+
+    write_rows(tmp_path, *texts(3))
+    transport = always(answer())
+    with pytest.raises(Interrupted, match="stopped by SIGTERM") as caught, signals_interrupt():
+        run(tmp_path, transport, notes=notes(Signalling()))
+    assert (caught.value.exit_code, transport.asked.total()) == (143, 0)
+    assert "interrupted before the first row" in (tmp_path / "out" / "run.log").read_text()
+    assert run(tmp_path, transport).done == 3
 
 
 def test_a_job_that_was_refused_has_not_taken_the_folder(tmp_path: Path) -> None:

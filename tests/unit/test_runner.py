@@ -174,7 +174,7 @@ def test_what_is_not_answered_within_the_grace_is_cut_and_counted(tmp_path: Path
     assert rig.whole()
 
 
-def test_a_second_interrupt_ends_the_grace_at_once_and_keeps_the_first_reason(tmp_path: Path) -> None:
+def test_a_grace_that_is_cut_ends_at_once_and_the_first_reason_stays(tmp_path: Path) -> None:
     rig, runners = Rig(folder=tmp_path, rows=12, workers=3), list[Runner]()
 
     async def main() -> None:
@@ -182,8 +182,10 @@ def test_a_second_interrupt_ends_the_grace_at_once_and_keeps_the_first_reason(tm
         run = asyncio.create_task(caught(rig, runners)(held.transport))
         await held.until_asked("r4", "r5")
         began_s = asyncio.get_running_loop().time()
-        runners[0].interrupt(ENOUGH)
-        runners[0].interrupt(Stop(143, "now"))
+        runners[0].stop(ENOUGH)
+        assert runners[0].on_wire >= 2
+        runners[0].stop(Stop(143, "now"))
+        runners[0].cut()
         ran = await run
         assert ran.runner.stopped == ENOUGH
         assert asyncio.get_running_loop().time() - began_s < 1
