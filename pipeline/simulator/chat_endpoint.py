@@ -13,11 +13,11 @@ from random import Random
 from aiohttp import web
 
 from pipeline.errors import JobError
+from pipeline.simulator.bodies import BodyRoom, Reading
 from pipeline.simulator.chat.ask import Ask, parse_ask
 from pipeline.simulator.chat.call import Call, Dialect
-from pipeline.simulator.chat.media import Media, Uploads
+from pipeline.simulator.chat.media import Media
 from pipeline.simulator.chat.models import traits_of
-from pipeline.simulator.chat.prompt import Documents
 from pipeline.simulator.chat.respond import Answered, respond, shorten
 from pipeline.simulator.delivery import EVENTS, JSON, Reply, deliver
 from pipeline.simulator.documented import Demand, demanded
@@ -30,12 +30,12 @@ from pipeline.simulator.refusals import (
     GARBAGE,
     HTML_502,
     NO_ASYNC_CALLS,
-    TOO_LARGE,
     WRONG_KEY,
     Refusal,
     invalid_parameter,
 )
 from pipeline.simulator.settings import Settings
+from pipeline.simulator.storage.endpoints import StorageEndpoints
 from pipeline.simulator.wire import compatible, native
 from pipeline.simulator.wire.stream import Wire
 
@@ -51,14 +51,14 @@ class ChatEndpoint:
         self,
         settings: Settings,
         ledger: Ledger,
-        uploads: Uploads,
-        documents: Documents,
+        storage: StorageEndpoints,
+        room: BodyRoom,
         now_s: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._ledger = ledger
-        self._uploads = uploads
-        self._documents = documents
+        self._storage = storage
+        self._room = room
         self._now_s = now_s
         self._quota = Quota(settings)
 
@@ -66,11 +66,17 @@ class ChatEndpoint:
         self, request: web.BaseRequest, dialect: Dialect, *, multimodal_path: bool
     ) -> web.StreamResponse:
         """Answer one call."""
-        body = await read_body(request, self._settings.max_body_bytes)
-        if body is None:
-            self._ledger.unread += 1
-            reply = _refusal(dialect, TOO_LARGE, str(uuid.uuid4()))
-            return web.Response(body=reply.body, status=reply.status, content_type=JSON)
+        with Reading(self._room) as reading:
+            body = await reading.body(request, self._settings.max_body_bytes)
+            if isinstance(body, bytes):
+                return await self._answer(request, body, dialect, multimodal_path)
+        self._ledger.unread += 1
+        reply = _refusal(dialect, body, str(uuid.uuid4()))
+        return web.Response(body=reply.body, status=reply.status, content_type=JSON)
+
+    async def _answer(
+        self, request: web.BaseRequest, body: bytes, dialect: Dialect, multimodal_path: bool
+    ) -> web.StreamResponse:
         entry = self._ledger.receive(body, self._now_s())
         try:
             # What is said follows the question alone; how it goes also follows how often it came, so that a
@@ -98,8 +104,8 @@ class ChatEndpoint:
 
     def _ask(self, call: Call, *, resolves_oss: bool) -> Ask | Refusal:
         most = traits_of(call.model).most_data_uri_bytes
-        media = Media(self._settings.sizes, self._uploads, call.model, resolves_oss, most)
-        return parse_ask(call, media, self._documents)
+        media = Media(self._settings.sizes, self._storage.objects, call.model, resolves_oss, most)
+        return parse_ask(call, media, self._storage.files)
 
     def _decide(
         self, request: web.BaseRequest, body: bytes, entry: Entry, conduct: Random, call: Call | Refusal
@@ -176,20 +182,6 @@ class ChatEndpoint:
         if fault is FaultKind.ERROR_EVENT:
             reply.frames.append(wire.error_event(BLOCKED_OUTPUT, len(reply.frames) + 1, request_id))
         return reply
-
-
-async def read_body(request: web.BaseRequest, most_bytes: int) -> bytes | None:
-    """Read a whole body; None where it is larger than allowed."""
-    if (request.content_length or 0) > most_bytes:
-        return None
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.content.iter_any():
-        size += len(part)
-        if size > most_bytes:
-            return None
-        parts.append(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _dialect_of(request: web.BaseRequest) -> Dialect:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+MOST_DIGESTS = 250_000
+MOST_STATUSES = 1_000  # of one key; the first
 NO_STATUS = 0  # stands among a key's statuses for a request that got no answer at all
 
 
@@ -68,11 +70,16 @@ class UploadTally:
     deleted: int = 0
     uploaded_bytes: int = 0
     digests: Counter[str] = field(default_factory=Counter)
+    dropped: int = 0  # uploads whose content was not remembered
 
     def add(self, content: bytes) -> None:
         self.uploaded += 1
         self.uploaded_bytes += len(content)
-        self.digests[hashlib.sha256(content).hexdigest()] += 1
+        digest = hashlib.sha256(content).hexdigest()
+        if len(self.digests) < MOST_DIGESTS or digest in self.digests:
+            self.digests[digest] += 1
+        else:
+            self.dropped += 1
 
     def totals(self) -> dict[str, int]:
         return {
@@ -81,6 +88,7 @@ class UploadTally:
             "uploaded_bytes": self.uploaded_bytes,
             "refused": self.refused,
             "deleted": self.deleted,
+            "dropped": self.dropped,
         }
 
 
@@ -147,7 +155,8 @@ class Ledger:
             tally.completed += entry.completed
             tally.prompt_tokens += entry.prompt_tokens
             tally.completion_tokens += entry.completion_tokens
-            tally.statuses.append(entry.status or NO_STATUS)
+            if len(tally.statuses) < MOST_STATUSES:
+                tally.statuses.append(entry.status or NO_STATUS)
 
     def totals(self) -> dict[str, Any]:
         return {

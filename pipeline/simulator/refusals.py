@@ -60,6 +60,9 @@ NOT_JSON = Refusal(400, "BadRequest.IllegalInput", "The input parameter requires
 EMPTY_MODEL = Refusal(400, "BadRequest.EmptyModel", 'Required parameter "model" missing from request.')
 EMPTY_INPUT = Refusal(400, "BadRequest.EmptyInput", "Required input parameter missing from request.")
 TOO_LARGE = Refusal(400, "BadRequest.TooLarge", "Payload Too Large.")
+NO_ROOM = Refusal(
+    503, "ModelServingError", "Too many requests are being read at once. Please try again later."
+)
 NO_PROMPT = refused_parameter('Either "prompt" or "messages" must exist and cannot both be none')
 WRONG_URL = refused_parameter("url error, please check url！")
 WRONG_MODALITY = refused_parameter("The item of content should be a message of a certain modal.")

@@ -14,11 +14,12 @@ import orjson
 from aiohttp import web
 
 from pipeline.errors import SetupError
+from pipeline.simulator.bodies import BodyRoom, Reading
 from pipeline.simulator.chat.call import Dialect
-from pipeline.simulator.chat_endpoint import ChatEndpoint, read_body
+from pipeline.simulator.chat_endpoint import ChatEndpoint
 from pipeline.simulator.delivery import JSON
 from pipeline.simulator.ledger import Ledger, body_key
-from pipeline.simulator.refusals import METHOD_NOT_ALLOWED, NOT_FOUND, TOO_LARGE, WRONG_KEY, Refusal
+from pipeline.simulator.refusals import METHOD_NOT_ALLOWED, NOT_FOUND, WRONG_KEY, Refusal
 from pipeline.simulator.settings import Settings
 from pipeline.simulator.storage.endpoints import StorageEndpoints
 from pipeline.simulator.wire import compatible, native
@@ -58,10 +59,9 @@ class Simulator:
         self.url = ""
         self._clock = clock
         self._started_s = clock()
-        self._storage = StorageEndpoints(settings, self.ledger, self._now_s)
-        self._chat = ChatEndpoint(
-            settings, self.ledger, self._storage.objects, self._storage.files, self._now_s
-        )
+        self._room = BodyRoom(settings.max_held_bytes)
+        self._storage = StorageEndpoints(settings, self.ledger, self._room, self._now_s)
+        self._chat = ChatEndpoint(settings, self.ledger, self._storage, self._room, self._now_s)
 
     @property
     def base_url(self) -> str:
@@ -116,8 +116,9 @@ class Simulator:
         return _refuse(NOT_FOUND)
 
     async def _count(self, request: web.BaseRequest) -> web.Response:
-        body = await read_body(request, self.settings.max_body_bytes)
-        tokens = TOO_LARGE if body is None else self._chat.count(body)
+        with Reading(self._room) as reading:
+            body = await reading.body(request, self.settings.max_body_bytes)
+            tokens = self._chat.count(body) if isinstance(body, bytes) else body
         if isinstance(tokens, Refusal):
             return _refuse(tokens, native_dialect=True)
         return web.Response(body=native.tokens_body(tokens, str(uuid.uuid4())), content_type=JSON)

@@ -28,7 +28,8 @@ class Settings:
     A stream takes the latency until its first event and `stream_s` from there to its end; `stream_pieces` is
     into how many pieces each text is divided (None: as the provider does). An uploaded file is `processing`
     for `file_processing_s` and until its state was asked `file_polls` times. `sizes` gives the width and
-    height in pixels of what web addresses lead to. The ledger remembers `ledger_keys` bodies and the last
+    height in pixels of what web addresses lead to. The body of a chat call takes at most `max_body_bytes`, and the bodies
+    of all requests under way `max_held_bytes`. The ledger remembers `ledger_keys` bodies and the last
     `ledger_entries` requests.
     """
 
@@ -53,6 +54,7 @@ class Settings:
     most_file_bytes: int = 100 * 1024**3
     sizes: Mapping[str, Size] = field(default_factory=dict)
     max_body_bytes: int = 32 * 1024 * 1024
+    max_held_bytes: int = 1024 * 1024 * 1024
     api_key: str | None = None
     ledger_keys: int = 250_000
     ledger_entries: int = 20_000
@@ -71,6 +73,7 @@ class Settings:
             "window_s",
             "burst_growth",
             "max_body_bytes",
+            "max_held_bytes",
             "stream_pieces",
             "file_uploads_per_second",
             "file_queries_per_second",

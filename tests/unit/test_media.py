@@ -4,11 +4,9 @@ import base64
 import os
 import socket
 import struct
-import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from pipeline.media import (
 from pipeline.media.kinds import media_type, picture_size
 from pipeline.media.local import locate, open_file
 from pipeline.vision_tokens import EARLIER_RULE, frames_tokens, image_tokens, vision_rule
+from tests.support.opened import opened_names
 
 SAMPLES = Path(__file__).parents[2] / "data" / "samples"
 NEWER = limits_of("dashscope", "qwen3.5-plus")
@@ -515,26 +514,6 @@ def test_a_damaged_picture_has_a_size_or_none_and_raises_nothing(path: Path, dat
 # The property: no path outside the root is ever opened
 
 SECRET = b"outside and secret"
-_WATCHED: list[str] | None = None
-
-
-def _watch(event: str, args: tuple[Any, ...]) -> None:
-    if event == "open" and _WATCHED is not None:
-        _WATCHED.append(os.fsdecode(args[0]) if isinstance(args[0], str | bytes) else str(args[0]))
-
-
-sys.addaudithook(_watch)  # it stays for the process, and does nothing outside `opened_names`
-
-
-@contextmanager
-def opened_names() -> Iterator[list[str]]:
-    """The names that are handed to the system to be opened, by anything."""
-    global _WATCHED  # noqa: PLW0603 - an audit hook cannot be taken out again
-    _WATCHED = names = []
-    try:
-        yield names
-    finally:
-        _WATCHED = None
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,7 @@ LEAST_FRAMES = 4
 THOUGHT_TAIL_TOKENS = 2  # "<think>\n", with which the prompt of a thinking call ends
 # The provider's example asks the same 27 tokens three times and pays for 542, 707 and 1109.
 SEARCH_TOKENS = (515, 680, 1082)
+_COUNTED_CHARS = 1024 * 1024  # a second's work, in which nobody else is answered
 _CACHED_CHARS = 1_000  # instructions and labels come again and again; long texts do not
 
 
@@ -207,8 +208,12 @@ def _address(value: Any) -> str:
 
 
 def count(text: str) -> int:
-    """Count the tokens of a text, short ones from memory."""
-    return _count_cached(text) if len(text) <= _CACHED_CHARS else count_text(text)
+    """Count the tokens of a text, short ones from memory; of a book, those of its beginning stand for the rest."""
+    if len(text) <= _CACHED_CHARS:
+        return _count_cached(text)
+    if len(text) <= _COUNTED_CHARS:
+        return count_text(text)
+    return round(count_text(text[:_COUNTED_CHARS]) * len(text) / _COUNTED_CHARS)
 
 
 @lru_cache(maxsize=4096)

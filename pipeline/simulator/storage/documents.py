@@ -9,8 +9,10 @@ import html
 import re
 import zipfile
 import zlib
+from collections.abc import Iterator
 from contextlib import suppress
 from io import BytesIO
+from itertools import islice
 
 TEXT_FORMATS = ("txt", "md", "csv", "json")
 ZIPPED_FORMATS = ("docx", "xlsx", "epub")
@@ -25,10 +27,14 @@ _PARTS = {
     "epub": re.compile(r".*\.x?html?"),
 }
 _PARAGRAPH_END = re.compile(r"</(?:w:p|si|row|p|div|h\d|li)>")
-_TAG = re.compile(r"<[^>]*>")
-_PDF_STREAM = re.compile(rb"stream\r?\n(.*?)\r?\nendstream", re.S)
-_PDF_TEXT = re.compile(rb"\(((?:\\.|[^\\()])*)\)\s*(?:Tj|'|\")|\[((?:\\.|[^\]])*)\]\s*TJ", re.S)
-_PDF_STRING = re.compile(rb"\(((?:\\.|[^\\()])*)\)", re.S)
+_MOST_ENTRIES = 10_000
+_MOST_TEXTS = 200_000  # about a second's work
+# None of these reads a byte twice, whatever it is handed: what they look for cannot begin within itself.
+_TAG = re.compile(r"<[^<>]*>")
+_PDF_TEXT = re.compile(
+    rb"\(((?:\\.|[^\\()])*+)\)\s*+(?:Tj|'|\")|\[((?:\((?:\\.|[^\\()])*+\)|[^\[\]()])*+)\]\s*+TJ", re.S
+)
+_PDF_STRING = re.compile(rb"\(((?:\\.|[^\\()])*+)\)", re.S)
 
 
 def format_of(filename: str) -> str:
@@ -58,12 +64,18 @@ def _decoded(content: bytes) -> str:
 
 
 def _zipped(kind: str, content: bytes) -> str | None:
+    if content.count(b"PK\x01\x02") > _MOST_ENTRIES:  # each is an object in memory before the first is read
+        return None
     texts: list[str] = []
     room = _MOST_UNPACKED
     try:
         with zipfile.ZipFile(BytesIO(content)) as archive:
             for entry in archive.infolist():
-                if _PARTS[kind].fullmatch(entry.filename):
+                plain = entry.compress_type in (
+                    zipfile.ZIP_STORED,
+                    zipfile.ZIP_DEFLATED,
+                )  # others unpack at once
+                if plain and _PARTS[kind].fullmatch(entry.filename):
                     with archive.open(entry) as part:
                         markup = part.read(room).decode("utf-8", "replace")
                     room -= len(markup)
@@ -77,11 +89,23 @@ def _zipped(kind: str, content: bytes) -> str | None:
 
 def _pdf(content: bytes) -> str | None:
     found: list[bytes] = []
-    for stream in _PDF_STREAM.finditer(content):
-        data = stream[1]
+    room = _MOST_UNPACKED
+    for data in _pdf_streams(content):
         with suppress(zlib.error):  # not deflated, or by a filter that is not read: plain text shows itself
-            data = zlib.decompressobj().decompress(data, _MOST_UNPACKED)
-        for text in _PDF_TEXT.finditer(data):
+            data = zlib.decompressobj().decompress(data, room)  # noqa: PLW2901
+        room -= len(data)
+        for text in islice(_PDF_TEXT.finditer(data), _MOST_TEXTS):
             shown = text[1] if text[1] is not None else b"".join(_PDF_STRING.findall(text[2]))
             found.append(re.sub(rb"\\(.)", rb"\1", shown, flags=re.S))
+        if room <= 0 or len(found) > _MOST_TEXTS:
+            break
     return b"\n".join(found).decode("latin-1") if found else None
+
+
+def _pdf_streams(content: bytes) -> Iterator[bytes]:
+    at = 0
+    while (start := content.find(b"stream", at)) >= 0 and (end := content.find(b"endstream", start)) >= 0:
+        at = end + len(b"endstream")
+        data = content[start + len(b"stream") : end]
+        if data.startswith((b"\n", b"\r\n")):
+            yield data.removeprefix(b"\r").removeprefix(b"\n")

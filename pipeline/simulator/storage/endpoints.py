@@ -6,18 +6,20 @@ Rates: 3 uploads a second, 10 queries, lists and deletions together (the provide
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 import orjson
 from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 
+from pipeline.simulator.bodies import BodyRoom, Reading
 from pipeline.simulator.ledger import Ledger, UploadTally
 from pipeline.simulator.quota import WindowCount
 from pipeline.simulator.refusals import (
     EMPTY_INPUT,
     LIMIT_REQUESTS,
     METHOD_NOT_ALLOWED,
-    TOO_LARGE,
     Refusal,
     invalid_parameter,
 )
@@ -27,8 +29,8 @@ from pipeline.simulator.storage.oss import ObjectStore
 
 JSON = "application/json"
 MOST_LISTED = 2_000
-_CHUNK_BYTES = 256 * 1024
 _MOST_FIELD_BYTES = 64 * 1024
+_MOST_PARTS = 100
 _MOST_FILE_BYTES = 500 * 1024 * 1024
 
 
@@ -44,10 +46,13 @@ class Form:
 class StorageEndpoints:
     """Serves the stores of one simulator."""
 
-    def __init__(self, settings: Settings, ledger: Ledger, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self, settings: Settings, ledger: Ledger, room: BodyRoom, now_s: Callable[[], float]
+    ) -> None:
         self.files = FileStore(settings, now_s)
         self.objects = ObjectStore(now_s)
         self._ledger = ledger
+        self._room = room
         self._now_s = now_s
         self._uploads = _per_second(settings.file_uploads_per_second)
         self._queries = _per_second(settings.file_queries_per_second)
@@ -74,8 +79,11 @@ class StorageEndpoints:
         return _answer({"object": "file", "deleted": True, "id": file_id})
 
     async def _upload(self, request: web.BaseRequest) -> web.Response:
+        with Reading(self._room) as reading:
+            return self._uploaded(await _read_form(request, reading))
+
+    def _uploaded(self, form: Form | Refusal) -> web.Response:
         tally = self._ledger.files
-        form = await _read_form(request)
         if isinstance(form, Refusal):
             return _refused_upload(form, tally)
         if not self._passes(self._uploads):
@@ -108,7 +116,10 @@ class StorageEndpoints:
 
     async def handle_form(self, request: web.BaseRequest) -> web.Response:
         """Take the form that brings a file: 200 without a body, or an error in XML, as an OSS bucket says it."""
-        form = await _read_form(request, file_last=True)
+        with Reading(self._room) as reading:
+            return self._posted(await _read_form(request, reading, file_last=True))
+
+    def _posted(self, form: Form | Refusal) -> web.Response:
         if isinstance(form, Refusal):
             return self._refused_form(form)
         if form.content is None:
@@ -121,7 +132,7 @@ class StorageEndpoints:
 
     def _refused_form(self, refusal: Refusal) -> web.Response:
         self._ledger.oss.refused += 1
-        error = f"<Error><Code>{refusal.code}</Code><Message>{refusal.message}</Message></Error>"
+        error = f"<Error><Code>{refusal.code}</Code><Message>{escape(refusal.message)}</Message></Error>"
         return web.Response(text=error, status=refusal.status, content_type="application/xml")
 
     def _passes(self, rate: WindowCount | None) -> bool:
@@ -138,40 +149,35 @@ def _per_second(rate: float | None) -> WindowCount | None:
     return None if rate is None else WindowCount(60 * rate, 1.0)
 
 
-async def _read_form(request: web.BaseRequest, *, file_last: bool = False) -> Form | Refusal:
+async def _read_form(
+    request: web.BaseRequest, reading: Reading, *, file_last: bool = False
+) -> Form | Refusal:
     """Read a multipart form; with `file_last` the fields behind its file do not count, as OSS has it."""
     if not request.content_type.startswith("multipart/"):
         return invalid_parameter("The request must be multipart/form-data.")
     form = Form()
+    parts = 0
     try:
         async for part in await request.multipart():
+            parts += 1
+            if parts > _MOST_PARTS:
+                return invalid_parameter(f"A form may have {_MOST_PARTS} parts.")
             if not isinstance(part, BodyPartReader):
                 return invalid_parameter("A multipart form within a form cannot be read.")
             if isinstance(part.filename, str):
-                content = await _read_part(part, _MOST_FILE_BYTES)
-                if content is None:
-                    return TOO_LARGE
+                content = await reading.part(part, _MOST_FILE_BYTES)
+                if isinstance(content, Refusal):
+                    return content
                 form.filename, form.content = part.filename, content
                 continue
-            value = await _read_part(part, _MOST_FIELD_BYTES)
-            if value is None:
-                return TOO_LARGE
+            value = await reading.part(part, _MOST_FIELD_BYTES)
+            if isinstance(value, Refusal):
+                return value
             if form.content is None or not file_last:
                 form.fields[part.name or ""] = value.decode("utf-8", "replace")
-    except ValueError as error:
+    except (ValueError, HttpProcessingError) as error:
         return invalid_parameter(f"The multipart form cannot be read: {error}")
     return form
-
-
-async def _read_part(part: BodyPartReader, most_bytes: int) -> bytes | None:
-    chunks: list[bytes] = []
-    size = 0
-    while chunk := await part.read_chunk(_CHUNK_BYTES):
-        size += len(chunk)
-        if size > most_bytes:
-            return None
-        chunks.append(bytes(chunk))
-    return b"".join(chunks)
 
 
 def _answer(said: dict[str, Any]) -> web.Response:

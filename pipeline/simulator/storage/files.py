@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.simulator.chat.prompt import count
 from pipeline.simulator.refusals import (
     BAD_FILE_FORMAT,
     FILE_CAPACITY,
@@ -28,7 +29,6 @@ from pipeline.simulator.storage.documents import (
     document_text,
     format_of,
 )
-from pipeline.tokens import count_text
 
 # What the ids begin with, by purpose.
 PURPOSES = {"file-extract": "file-fe", "batch": "file-batch"}
@@ -81,7 +81,7 @@ class FileStore:
             stored_s=now,
             parsed_s=now + self._settings.file_processing_s,
             polls_left=self._settings.file_polls,
-            tokens=-(-len(content) // BYTES_PER_NOMINAL_TOKEN) if nominal else count_text(text or ""),
+            tokens=-(-len(content) // BYTES_PER_NOMINAL_TOKEN) if nominal else count(text or ""),
             excerpt=(text or "")[:_EXCERPT_CHARS],
             digest=hashlib.sha256(content).hexdigest(),
         )

@@ -9,7 +9,7 @@ import hmac
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -24,9 +24,11 @@ from pipeline.simulator.refusals import (
 )
 from pipeline.vision_tokens import Size
 
+T = TypeVar("T")
 POLICY_SECONDS = 300
 OBJECT_SECONDS = 48 * 3600
 MOST_MEGABYTES = 100
+MOST_KEPT = 100_000  # policies and objects; beyond, the oldest go
 KEY_ID = "simulated-access-key-id"
 _SECRET = b"the simulator signs with this, and with nothing else"
 _NEEDED = (
@@ -51,13 +53,15 @@ class ObjectStore:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._policies: dict[str, tuple[str, float]] = {}  # folder -> model, until
+        self._issued = 0
         self._objects: dict[str, StoredObject] = {}
 
     def policy(self, model: str, host: str) -> dict[str, Any]:
         """Issue a policy for uploads to `host` for a model."""
-        folder = f"dashscope-instant/{hashlib.sha256(model.encode()).hexdigest()[:16]}/{len(self._policies)}"
+        folder = f"dashscope-instant/{hashlib.sha256(model.encode()).hexdigest()[:16]}/{self._issued}"
+        self._issued += 1
         until = self._clock() + POLICY_SECONDS
-        self._policies[folder] = (model, until)
+        _keep(self._policies, folder, (model, until))
         policy = b64encode(orjson.dumps({"folder": folder, "until": until})).decode()
         return {
             "policy": policy,
@@ -94,9 +98,8 @@ class ObjectStore:
                 "FileAlreadyExists",
                 "The object you specified already exists and can not be overwritten.",
             )
-        self._objects[key] = StoredObject(
-            model, self._clock(), picture_size(content), hashlib.sha256(content).hexdigest()
-        )
+        digest = hashlib.sha256(content).hexdigest()
+        _keep(self._objects, key, StoredObject(model, self._clock(), picture_size(content), digest))
         return None
 
     def size_of(self, url: str, model: str) -> Size | Refusal | None:
@@ -112,6 +115,12 @@ class ObjectStore:
         """Name the content behind an `oss://` address, or None where there is none."""
         found = self._objects.get(url.removeprefix("oss://"))
         return None if found is None else found.digest
+
+
+def _keep(kept: dict[str, T], name: str, value: T) -> None:
+    kept[name] = value
+    if len(kept) > MOST_KEPT:
+        del kept[next(iter(kept))]
 
 
 def _signature(policy: str) -> str:
