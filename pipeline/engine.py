@@ -30,6 +30,7 @@ from pipeline.placing import open_placing
 from pipeline.plan import Plan
 from pipeline.progress import Counters, Meter, counting, shown
 from pipeline.records import Outcome, Priced, Status
+from pipeline.results import open_results
 from pipeline.retry import Asker, RetrySpec
 from pipeline.run_file import RunFacts, close_metrics, open_metrics, summed_up, write_run_file
 from pipeline.run_folder import RunFolder, StorageError, sum_parts
@@ -38,7 +39,7 @@ from pipeline.runner import Runner
 from pipeline.schedule import Closed, end_of_run
 from pipeline.servers import serving
 from pipeline.stopping import Stopping
-from pipeline.storage import Disk
+from pipeline.storage import RESULTS, Disk
 from pipeline.summary import RunSummary, Stop
 from pipeline.totals import PartRecord, Totals
 from pipeline.transport import Core, Endpoint, Transport, open_transport
@@ -82,9 +83,15 @@ def run_job(
 
     Raises the errors of `errors.py`: RunFolderBusy before anything is read, DatasetError and JobError before anything is sent.
     """
-    durable = plan.job.file.output.durability == "power"
     started = now()
-    folder = RunFolder(plan.job.output_path, started=started, durable=durable, disk=disk)
+    job = plan.job
+    folder = RunFolder(
+        job.output_path,
+        started=started,
+        durable=job.file.output.durability == "power",
+        results=open_results(f"{job.output}/{RESULTS}", job.s3, disk),
+        disk=disk,
+    )
     try:
         with logged_without(plan.target.secrets, log), RunLog(folder.path, options.notes.format):
             folder.tell_damage(functools.partial(_tell, options.notes))

@@ -12,9 +12,11 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import JobError, RunFolderError
 from pipeline.journal import view
-from pipeline.parts import RESULTS, part_names, reading_part
+from pipeline.parts import part_names, reading_part
 from pipeline.private import make_new_private_file
-from pipeline.storage import LocalFiles, Storage
+from pipeline.results import results_of
+from pipeline.s3 import S3Settings
+from pipeline.storage import Storage
 
 _FORMATS = (".parquet", ".jsonl", ".csv")
 # A spreadsheet runs a cell that begins with = + - @, a tab or the end of a line (OWASP, CSV injection). Programs differ in what
@@ -23,7 +25,14 @@ _FORMATS = (".parquet", ".jsonl", ".csv")
 _FORMULA = r"^(?:[\t\r\n]|[\p{Z}\p{C}]*[=+\-@−＝＋－＠﹢﹣﹦﹫⁺⁻⁼₊₋₌﬩⩵⩶])"
 
 
-def export(folder: Path, output: Path, *, formulas: bool = False, on_note: Callable[[str], None]) -> int:
+def export(
+    folder: Path,
+    output: Path,
+    *,
+    formulas: bool = False,
+    s3: S3Settings | None = None,
+    on_note: Callable[[str], None],
+) -> int:
     """Write a run's results so far to one .parquet, .jsonl or .csv file and return the rows.
 
     Parquet keeps every column's type. In JSONL and CSV binary columns are base64 and durations ISO 8601; in CSV nested columns
@@ -34,12 +43,16 @@ def export(folder: Path, output: Path, *, formulas: bool = False, on_note: Calla
         raise JobError(
             f"{output}: export writes {', '.join(_FORMATS)}; name the file with one of these endings"
         )
-    asked_rows = int(view(folder).manifest.get("rows", "0"))
-    results = LocalFiles(folder / RESULTS)
-    names = part_names(results)
+    manifest = view(folder).manifest
+    asked_rows = int(manifest.get("rows", "0"))
+    results = results_of(folder, manifest, s3 or S3Settings())
+    try:
+        names = part_names(results)
+    except OSError as error:
+        raise RunFolderError(f"the results in {results.where} cannot be read: {error}") from error
     if not names:
         raise RunFolderError(f"{folder} has no finished part yet; see `promptmill status {folder}`")
-    if output.absolute().parent == (folder / RESULTS).absolute():
+    if str(output.absolute().parent) == str(Path(results.where).absolute()):
         raise JobError(
             f"{output} would lie among the parts of the run and be read as one: write it elsewhere"
         )

@@ -214,12 +214,8 @@ class Journal:
         with self._transaction():
             self._db.execute("UPDATE parts SET stamp = ? WHERE number = ?", (part.stamp, part.number))
 
-    def drop_part(self, number: int) -> None:
-        with self._transaction():
-            self._drop_part(number)
-
-    def lose_part(self, part: PartRecord, *, rows_kept: bool) -> None:
-        """Note that a part is damaged. Unless its rows are kept here, what it may have paid for is counted here from now on."""
+    def drop_part(self, part: PartRecord, *, rows_kept: bool) -> None:
+        """Let go of a part's record. Unless its rows are kept here, what it may have paid for is counted here from now on."""
         with self._transaction():
             if not rows_kept:
                 self._count_maybe_paid(part.totals.get("maybe_paid", 0))

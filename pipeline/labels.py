@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.errors import RunFolderError
 from pipeline.jobspec import ResponseSection
 from pipeline.parts import RESULT_COLUMNS, part_names, reading_part
 from pipeline.storage import Storage
@@ -17,7 +18,13 @@ def label_lines(results: Storage, response: ResponseSection) -> Iterator[str]:
 
     Raises RunFolderError where a part cannot be read.
     """
-    if response.labels is None or not (names := part_names(results)):
+    if response.labels is None:
+        return
+    try:
+        names = part_names(results)
+    except OSError as error:
+        raise RunFolderError(f"the results in {results.where} cannot be read: {error}") from error
+    if not names:
         return
     found: Counter[str | None] = Counter()
     gold = response.gold

@@ -12,11 +12,12 @@ from itertools import islice
 
 from pipeline.answers import keep_answers
 from pipeline.dataset import DatasetScan
-from pipeline.errors import JobError
+from pipeline.errors import JobError, RunFolderError
 from pipeline.parts import Layout
 from pipeline.plan import Plan, scan_dataset
 from pipeline.records import Failure
 from pipeline.run_folder import Identity, RunFolder
+from pipeline.storage import RESULTS
 
 log = logging.getLogger("promptmill")
 _PREFLIGHT_ROWS = 100
@@ -45,6 +46,7 @@ def open_work(
     """Open a folder for a plan. Raises DatasetError, JobError and RunFolderError before anything is changed or sent."""
     with folder.storage_errors():
         manifest = folder.what_it_was()
+    _refuse_another_place(folder, manifest)
     identity = Identity(plan.job.identity(), plan.dataset.fingerprint())
     before = Identity.from_manifest(manifest)
     changed = [] if before is None else identity.changes(before)
@@ -68,6 +70,7 @@ def open_work(
     folder.journal.write_manifest(
         {
             **identity.to_manifest(),
+            "results": folder.elsewhere,
             "name": plan.job.file.name,
             "rows": str(scan.rows),
             "rows_per_part": str(rows_per_part),
@@ -84,6 +87,16 @@ def open_work(
         kept=folder.journal.kept.count(),
         unsettled=unsettled,
     )
+
+
+def _refuse_another_place(folder: RunFolder, manifest: dict[str, str]) -> None:
+    """Parts that this folder's journal knows lie where they were written; looked for elsewhere they would seem lost."""
+    before = manifest.get("results", "")
+    if folder.journal.parts() and before != folder.elsewhere:
+        raise RunFolderError(
+            f"the parts that the run folder {folder.path} knows of lie in {before or folder.path / RESULTS}; output.path now "
+            f"says {folder.results.where}. Set it as it was, or give another output.state"
+        )
 
 
 def _take_over(folder: RunFolder, before: Identity, rows_per_part: int) -> None:

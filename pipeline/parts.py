@@ -22,7 +22,6 @@ from pipeline.storage import Storage
 from pipeline.totals import TOKEN_KINDS, Costs, PartRecord, Totals
 
 SCHEMA_VERSION = 1
-RESULTS = "results"
 DEFAULT_ROWS_PER_PART = 8192
 METADATA_KEY = b"promptmill"
 _TOOL_CALLS = pa.list_(pa.struct([("id", pa.string()), ("name", pa.string()), ("arguments", pa.string())]))
@@ -217,15 +216,11 @@ class DamagedPart(Exception):
         self.reason = reason
 
 
-def open_part(results: Storage, name: str) -> pq.ParquetFile:
-    """A part file, whose pages are checked against their checksums as they are read: reading raises OSError where one is wrong.
-
-    Raises OSError where it cannot be had, DamagedPart where it is no Parquet file.
-    """
-    return _opened(name, results.read(name))
-
-
 def _opened(name: str, data: bytes) -> pq.ParquetFile:
+    """A part's bytes, whose pages are checked against their checksums as they are read: it raises OSError where one is wrong.
+
+    Raises DamagedPart where they are no Parquet file.
+    """
     try:
         return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
@@ -241,18 +236,24 @@ def one_line(error: Exception) -> str:
 def reading_part(results: Storage, name: str) -> Iterator[pq.ParquetFile]:
     """A part file for a reader that can do nothing about damage: what reading raises within becomes a RunFolderError."""
     try:
-        with open_part(results, name) as part:
+        data = results.read(name)
+    except OSError as error:
+        raise RunFolderError(
+            f"the part {name} cannot be read from {results.where}: {one_line(error)}"
+        ) from error
+    try:
+        with _opened(name, data) as part:
             yield part
     except (OSError, pa.ArrowException, DamagedPart) as error:
         raise RunFolderError(
-            f"{results.where}/{name} cannot be read: {one_line(error)}. If it is damaged, `touch` it and run the job's command "
-            "again: it then looks at the file, sets it aside and does its rows again"
+            f"{results.where}/{name} is damaged: {one_line(error)}. Give it a new time (`touch` it, or copy it over itself) and "
+            "run the job's command again: it then looks at it, sets it aside and does its rows again"
         ) from error
 
 
 def part_metadata(results: Storage, name: str) -> dict[str, Any] | None:
-    """What we wrote into a part file about it; None where it is not ours. Raises as `open_part` does."""
-    return _metadata(open_part(results, name))
+    """What we wrote into a part file about it; None where it is not ours. Raises as `found_part` does."""
+    return _metadata(_opened(name, results.read(name)))
 
 
 def _metadata(part: pq.ParquetFile) -> dict[str, Any] | None:

@@ -220,7 +220,9 @@ def make_plan(job: JobSpec, target: Target) -> Plan:
         raise JobError(
             f"[response] schema has the property {sorted(clash)[0]!r}, which is the name of a result column: rename it"
         )
-    dataset = open_dataset(job.input_path, base=job.folder, max_line_bytes=file.input.max_line_bytes)
+    dataset = open_dataset(
+        job.input_path, base=job.folder, max_line_bytes=file.input.max_line_bytes, s3=job.s3
+    )
     id_column = file.input.id or ("custom_id" if file.prompt.format == "openai-batch" else None)
     params = _params(job, target, check)
     if file.media.upload == "oss" and target.provider.dialect != "dashscope":

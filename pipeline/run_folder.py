@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import databases
+from pipeline.answers import read_outcomes
 from pipeline.errors import PromptmillError, RunFolderError, SetupError
 from pipeline.journal import FILE_NAME, Journal
 from pipeline.parts import (
-    RESULTS,
     DamagedPart,
     Layout,
     digest,
@@ -28,7 +28,7 @@ from pipeline.parts import (
     part_name,
 )
 from pipeline.run_lock import RunLock
-from pipeline.storage import DAMAGED, Disk, LocalFiles, Storage, make_folder, set_aside
+from pipeline.storage import DAMAGED, RESULTS, Disk, LocalFiles, Storage, make_folder, set_aside
 from pipeline.totals import PartRecord, Totals
 
 RUN_FILE = "run.json"
@@ -95,16 +95,23 @@ class Identity:
 
 
 class RunFolder:
-    """A run folder held by this process; `release` gives it back.
+    """A run folder held by this process; `release` gives it back. `results` lie in it, unless another place is given.
 
     `damage` says what was found damaged, a sentence each. `forgot`: the journal lost commits, so what was in flight is not known.
     """
 
     def __init__(
-        self, path: Path, *, started: datetime, durable: bool = False, disk: Disk | None = None
+        self,
+        path: Path,
+        *,
+        started: datetime,
+        durable: bool = False,
+        results: Storage | None = None,
+        disk: Disk | None = None,
     ) -> None:
         self.path = path
         self._disk = disk or Disk()
+        self.results = results or LocalFiles(path / RESULTS, self._disk)
         self.damage: list[str] = []
         self._tell: Callable[[str], None] = lambda _: None
         self.forgot = False
@@ -113,8 +120,7 @@ class RunFolder:
             self._lock = RunLock(path, note=f"started {started:%Y-%m-%d %H:%M:%S %Z}")
             with contextlib.ExitStack() as undo:
                 undo.callback(self._lock.release)
-                make_folder(path / RESULTS, self._disk)
-                self.results: Storage = LocalFiles(path / RESULTS, self._disk)
+                self._prepare_results()
                 self._look_databases_over()
                 self.journal = Journal(path, durable=durable)
                 undo.callback(self.journal.close)
@@ -133,6 +139,21 @@ class RunFolder:
                 f"the run folder {path} cannot be used: {getattr(error, 'strerror', None) or error}. "
                 "Make it writable, or set another output.path"
             ) from error
+
+    def _prepare_results(self) -> None:
+        try:
+            self.results.prepare()
+        except OSError as error:
+            raise SetupError(
+                f"results cannot be written to {self.results.where}: {getattr(error, 'strerror', None) or error}. "
+                "Nothing was sent"
+            ) from error
+
+    @property
+    def elsewhere(self) -> str:
+        """Where the results lie, if not in this folder."""
+        own = str(self.path / RESULTS)
+        return "" if self.results.where == own else self.results.where
 
     def tell_damage(self, tell: Callable[[str], None]) -> None:
         """Have what is found damaged said as it is found; what was found already, now."""
@@ -239,7 +260,7 @@ class RunFolder:
 
     def _lose(self, results: Storage, part: PartRecord, rows_per_part: int, reason: str) -> None:
         # First the record: killed in between, the next run looks at the file anew. A part recorded and gone it would refuse.
-        self.journal.lose_part(part, rows_kept=part.rows < rows_per_part)
+        self.journal.drop_part(part, rows_kept=part.rows < rows_per_part)
         self._set_aside(results, part_name(part.number), reason)
 
     def _set_aside(self, results: Storage, name: str, reason: str) -> None:
@@ -255,7 +276,7 @@ class RunFolder:
         for number, part in list(recorded.items()):
             expected = min(layout.rows_per_part, rows - number * layout.rows_per_part)
             if expected > part.rows:
-                self.journal.drop_part(number)
+                self._open_short(results, part, number * layout.rows_per_part)
                 results.remove(part_name(number))
                 del recorded[number]
             elif expected < part.rows:
@@ -264,6 +285,16 @@ class RunFolder:
                     "Run without --limit, or with a larger one; results are never taken back"
                 )
         return recorded
+
+    def _open_short(self, results: Storage, part: PartRecord, first: int) -> None:
+        """Let go of a short part's file: its rows are in the journal, and where that was lost since, back in it."""
+        kept = self.journal.outcomes(first, first + part.rows)
+        if len(kept) < part.rows:
+            for outcome in read_outcomes(results.read(part_name(part.number))):
+                if outcome.index not in kept:
+                    self.journal.record(outcome)
+            self.journal.flush()
+        self.journal.drop_part(part, rows_kept=len(kept) == part.rows)
 
     def is_there(self) -> bool:
         """Whether the journal that is being written still lies in the folder."""

@@ -16,6 +16,7 @@ from typing import Protocol
 from pipeline.private import PRIVATE_FILE, PRIVATE_FOLDER
 
 SCRATCH_SUFFIX = ".tmp"
+RESULTS = "results"
 DAMAGED = "damaged"
 
 
@@ -28,6 +29,9 @@ class Storage(Protocol):
     @property
     def where(self) -> str:
         """The place as a user would name it, to read from or to put a file back."""
+
+    def prepare(self) -> None:
+        """Make the place where there is none, and see that it takes files."""
 
     def put(self, name: str, data: memoryview) -> str:
         """Make a file of these bytes, whole and durable, in place of one of that name; return its stamp."""
@@ -86,9 +90,9 @@ def set_aside(paths: Sequence[Path], into: Path, disk: Disk) -> list[Path]:
     """Move files that belong together into a folder, under names with one number where theirs are taken; return these."""
     make_folder(into, disk)
     number = 1
-    while any((into / _numbered(path.name, number)).exists() for path in paths):
+    while any((into / numbered(path.name, number)).exists() for path in paths):
         number += 1
-    moved = [into / _numbered(path.name, number) for path in paths]
+    moved = [into / numbered(path.name, number) for path in paths]
     for path, to in zip(paths, moved, strict=True):
         disk.rename(path, to)
     for folder in {into, *(path.parent for path in paths)}:
@@ -96,13 +100,14 @@ def set_aside(paths: Sequence[Path], into: Path, disk: Disk) -> list[Path]:
     return moved
 
 
-def _numbered(name: str, number: int) -> str:
+def numbered(name: str, number: int) -> str:
+    """A file's name with a number before its ending, from 2 on."""
     stem, dot, rest = name.partition(".")
     return name if number == 1 else f"{stem}.{number}{dot}{rest}"
 
 
 class LocalFiles:
-    """A `Storage` in a folder of this machine, which must exist. What is damaged goes to the folder `damaged` beside it."""
+    """A `Storage` in a folder of this machine. What is damaged goes to the folder `damaged` beside it."""
 
     def __init__(self, folder: Path, disk: Disk | None = None) -> None:
         self.folder = folder
@@ -111,6 +116,9 @@ class LocalFiles:
     @property
     def where(self) -> str:
         return str(self.folder)
+
+    def prepare(self) -> None:
+        make_folder(self.folder, self._disk)
 
     def put(self, name: str, data: memoryview) -> str:
         path = self.folder / name

@@ -85,7 +85,8 @@ def _facts(plan: Plan) -> list[str]:
     return [
         f"job       {job.file.name} ({job.source})",
         f"input     {job.input_path} ({len(files)} {'file' if len(files) == 1 else 'files'}, {plan.dataset.format})",
-        f"output    {job.output_path}",
+        f"output    {job.output}"
+        + ("" if job.output == str(job.output_path) else f" (state in {job.output_path})"),
         *(f"{name:<9} {path}" for name, path in (("root", job.input_root), ("ca_file", job.ca_file)) if path),
         f"model     {target.model_name} at {target.provider.title}: {address}",
         f"limits    {', '.join([*pace, f'{target.max_concurrency} in flight'])}",

@@ -7,13 +7,13 @@ import click
 
 from pipeline.commands.job import now, read_plan
 from pipeline.engine import RunOptions, run_job
-from pipeline.errors import JobError
+from pipeline.errors import JobError, RunFolderError
 from pipeline.jobspec import seconds
 from pipeline.labels import label_lines
 from pipeline.records import Status
+from pipeline.results import open_results
 from pipeline.run_log import LogFormat, Notes
 from pipeline.stopping import signals_interrupt
-from pipeline.storage import LocalFiles
 
 
 def carry_out(
@@ -49,8 +49,11 @@ def carry_out(
         notes.say(said, level="error", always=True, exit_code=summary.exit_code)
     if quiet:
         return summary.exit_code
-    for line in label_lines(LocalFiles(Path(summary.results)), plan.job.file.response):
-        notes.say(line)
+    try:
+        for line in label_lines(open_results(summary.results, plan.job.s3), plan.job.file.response):
+            notes.say(line)
+    except RunFolderError as error:  # the run is over, and its exit code is said
+        notes.say(f"promptmill: the labels are not counted: {error}", level="warning")
     notes.say(f"results: {summary.results}/*.parquet ({summary.done:,} of {summary.rows:,} rows)")
     return summary.exit_code
 

@@ -1,11 +1,12 @@
 """Which files a prompt dataset is made of: looked up once, sorted, with what tells that they changed.
 
-Here are paths, extensions and byte streams; nothing here knows what a row looks like.
+Here are paths, extensions and byte streams; nothing here knows what a row looks like. A file's bytes come from its
+`Source`: a file of this machine, or an object on S3 (`remote.py`).
 """
 
 import glob
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
@@ -13,10 +14,12 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline.errors import DatasetError
 
 DEFAULT_MAX_LINE_BYTES = 16 * 1024 * 1024
+BUFFER_BYTES = 64 * 1024  # a Parquet column's; wide files have hundreds
 
 
 class Format(StrEnum):
@@ -44,11 +47,24 @@ class ByteStream(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
+class Source(Protocol):
+    """Where a file's bytes are. Both raise OSError where they cannot be had."""
+
+    def open(self, compression: Compression | None) -> AbstractContextManager[ByteStream]:
+        """The bytes from the beginning on, unpacked."""
+
+    def errors(self) -> AbstractContextManager[None]:
+        """Around all reading of it: what cannot be had now, and perhaps later, comes out as S3Error."""
+
+    def parquet(self, by_dictionary: list[str]) -> pq.ParquetFile:
+        """The file opened as Parquet, these columns left in dictionaries. Raises ArrowException where it is none."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetFile:
     """One file as it was found; `name` is what a user would call it, `compression` a codec of Arrow."""
 
-    path: Path
+    source: Source
     name: str
     format: Format
     compression: Compression | None
@@ -63,6 +79,43 @@ class Found(NamedTuple):
     ignored: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class LocalSource:
+    """A file of this machine."""
+
+    path: Path
+
+    def errors(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    @contextmanager
+    def open(self, compression: Compression | None) -> Iterator[ByteStream]:
+        if compression is None:
+            with self.path.open("rb", buffering=0) as plain:
+                yield plain
+            return
+        with self.path.open("rb") as packed, pa.CompressedInputStream(packed, compression) as stream:
+            yield stream
+
+    def parquet(self, by_dictionary: list[str]) -> pq.ParquetFile:
+        return pq.ParquetFile(
+            self.path,
+            read_dictionary=by_dictionary,
+            buffer_size=BUFFER_BYTES,
+            pre_buffer=False,
+            page_checksum_verification=True,
+        )
+
+
+class Listed(NamedTuple):
+    """A file that a look-up found, whatever its extension."""
+
+    name: str
+    source: Source
+    size_bytes: int
+    mtime_ns: int
+
+
 @dataclass(slots=True)
 class Cursor:
     """Where reading stands, over all files: rows before `start` are passed over, not built."""
@@ -73,29 +126,21 @@ class Cursor:
 
 
 def find_files(spec: str, base: Path) -> Found:
-    """Return the files that `spec` names: a file, a glob or a folder, relative to `base`.
+    """Return the files of this machine that `spec` names: a file, a glob or a folder, relative to `base`.
 
     A name that exists is never taken as a glob. In a folder (its own files only) names that start with `.`
     or `_` and extensions of no format are left out and told in `ignored`; in a glob such an extension is an
-    error. Raises DatasetError: nothing there, an unknown extension, mixed formats, `s3://`.
+    error. Raises DatasetError: nothing there, an unknown extension, mixed formats, another kind of address.
     """
     if "://" in spec:
         raise DatasetError(
-            f'"{spec}": only local files can be read in this version; copy the dataset to disk first.'
+            f'"{spec}": datasets are read from local files and from s3://; copy it to one of these.'
         )
     path = base / spec
-    ignored: list[str] = []
     if path.is_file():
         named = [(path.name, path)]
     elif path.is_dir():
-        inside = sorted((p.name, p) for p in path.iterdir() if p.is_file())
-        named = [(n, p) for n, p in inside if not n.startswith((".", "_")) and _format(n) is not None]
-        ignored = [n for n, _ in inside if (n, path / n) not in named]
-        if not named:
-            raise DatasetError(
-                f"No dataset files in the folder {path}: expected {EXPECTED}. "
-                f'Its subfolders are not read; "{spec.rstrip("/")}/**/*.parquet" would.'
-            )
+        return of_folder(spec, str(path), [_listed(p.name, p) for p in path.iterdir() if p.is_file()])
     elif path.exists():
         raise DatasetError(
             f"{path} is not a regular file: a dataset is read more than once, so save it to a file."
@@ -108,14 +153,33 @@ def find_files(spec: str, base: Path) -> Found:
             raise DatasetError(f'No file matches "{Path(base) / spec}".')
     else:
         raise DatasetError(f"There is no dataset at {path}.")
-    files = tuple(_stat(name, path) for name, path in named)
+    return of_names(spec, [_listed(name, path) for name, path in named])
+
+
+def of_folder(spec: str, folder: str, inside: Sequence[Listed]) -> Found:
+    """The dataset of all files that lie directly in a folder."""
+    named = [one for one in inside if not one.name.startswith((".", "_")) and _format(one.name) is not None]
+    if not named:
+        raise DatasetError(
+            f"No dataset files in the folder {folder}: expected {EXPECTED}. "
+            f'Its subfolders are not read; "{spec.rstrip("/")}/**/*.parquet" would.'
+        )
+    read = {one.name for one in named}
+    return of_names(spec, named)._replace(
+        ignored=tuple(sorted(one.name for one in inside if one.name not in read))
+    )
+
+
+def of_names(spec: str, named: Sequence[Listed]) -> Found:
+    """The dataset of the files that were named one by one, or by a pattern."""
+    files = tuple(_known(one) for one in sorted(named, key=lambda one: one.name))
     formats = {file.format: file.name for file in reversed(files)}
     if len(formats) > 1:
         listed = ", ".join(f"{name} ({fmt})" for fmt, name in sorted(formats.items()))
         raise DatasetError(
             f'"{spec}" mixes formats: {listed}. Name one of them, with a glob such as "*.jsonl".'
         )
-    return Found(files, tuple(ignored))
+    return Found(files, ())
 
 
 def _format(name: str) -> tuple[Format, Compression | None] | None:
@@ -130,22 +194,26 @@ def _format(name: str) -> tuple[Format, Compression | None] | None:
     return fmt, compression
 
 
-def _stat(name: str, path: Path) -> DatasetFile:
-    known = _format(path.name)
-    if known is None:
-        raise DatasetError(f"{name}: the extension does not say how to read it; expected {EXPECTED}.")
+def _listed(name: str, path: Path) -> Listed:
     try:
         stat = path.stat()
     except OSError as error:
         raise DatasetError(f"{name} cannot be read: {error.strerror}.") from error
+    return Listed(name, LocalSource(path), stat.st_size, stat.st_mtime_ns)
+
+
+def _known(listed: Listed) -> DatasetFile:
+    known = _format(listed.name)
+    if known is None:
+        raise DatasetError(f"{listed.name}: the extension does not say how to read it; expected {EXPECTED}.")
     fmt, compression = known
     return DatasetFile(
-        path=path,
-        name=name,
+        source=listed.source,
+        name=listed.name,
         format=fmt,
         compression=compression,
-        size_bytes=stat.st_size,
-        mtime_ns=stat.st_mtime_ns,
+        size_bytes=listed.size_bytes,
+        mtime_ns=listed.mtime_ns,
     )
 
 
@@ -181,13 +249,9 @@ def byte_stream(file: DatasetFile) -> Iterator[ByteStream]:
     Raises OSError where the file cannot be opened and, while it is read, where its compressed data is cut or
     damaged.
     """
-    if file.compression is None:
-        with file.path.open("rb", buffering=0) as plain:
-            yield plain
-        return
-    if file.size_bytes == 0:  # Arrow reads nothing at all as an empty stream
+    if file.compression is not None and file.size_bytes == 0:  # Arrow reads nothing at all as an empty stream
         raise DatasetError(
             f"{file.name} is empty, which no {file.compression} file is; was its copy cut short?"
         )
-    with file.path.open("rb") as packed, pa.CompressedInputStream(packed, file.compression) as stream:
+    with file.source.open(file.compression) as stream:
         yield stream

@@ -15,9 +15,9 @@ from pipeline.dataset.lines import too_long_problem
 from pipeline.dataset.row_sizes import BATCH_ROWS, Stretch, stretches, text_paths, unpacked_bytes
 from pipeline.errors import DatasetError
 from pipeline.records import Row
+from pipeline.s3 import GO_ON, S3Error
 
 _OFFSETS = pa.array(range(BATCH_ROWS))
-BUFFER_BYTES = 64 * 1024  # a column; wide files have hundreds
 AGREE = "all Parquet files of a dataset must have the same columns. Name only files that agree."
 
 
@@ -27,13 +27,8 @@ def open_parquet(file: DatasetFile, by_dictionary: Sequence[str] = ()) -> pq.Par
     Values of the columns at the paths `by_dictionary` are left in dictionaries.
     """
     try:
-        parquet = pq.ParquetFile(
-            file.path,
-            read_dictionary=list(by_dictionary),
-            buffer_size=BUFFER_BYTES,
-            pre_buffer=False,
-            page_checksum_verification=True,
-        )
+        with file.source.errors():
+            parquet = file.source.parquet(list(by_dictionary))
     except (OSError, pa.ArrowException) as error:
         raise DatasetError(f"{file.name} cannot be read as Parquet: {one_line(error)}") from error
     names = parquet.schema_arrow.names
@@ -64,7 +59,7 @@ def read_parquet(
             first_group += 1
         paths = text_paths(parquet, only)
         try:
-            with open_parquet(file, paths) as dictionaries:
+            with file.source.errors(), open_parquet(file, paths) as dictionaries:
                 for stretch in stretches(dictionaries, first_group, paths):
                     for batch in _batches(file, stretch, only):
                         passed = min(max(cursor.start - cursor.index, 0), batch.num_rows)
@@ -74,6 +69,10 @@ def read_parquet(
                             cursor.index += 1
                             yield row
                         line += batch.num_rows
+        except S3Error as error:
+            raise DatasetError(
+                f"{file.name} cannot be read after row {line - 1:,}: {error}. {GO_ON}"
+            ) from error
         except (OSError, pa.ArrowException) as error:
             raise DatasetError(f"{file.name} is damaged after row {line - 1:,}: {one_line(error)}") from error
 

@@ -4,6 +4,7 @@ Formats are read in their own modules; here they are put in order, and a library
 """
 
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,29 +23,34 @@ from pipeline.dataset.files import (
 )
 from pipeline.dataset.jsonl import read_jsonl
 from pipeline.dataset.parquet import count_rows, one_line, read_parquet, shared_schema
+from pipeline.dataset.remote import find_remote
 from pipeline.dataset.scan import DatasetScan, ScanRequest, no_id_column, scan_rows
 from pipeline.errors import DatasetError
 from pipeline.records import Row
+from pipeline.s3 import GO_ON, S3Error, S3Settings, is_s3
 
 LINE_READERS = {Format.JSONL: read_jsonl, Format.CSV: read_csv}
 
 
-def open_dataset(spec: str, *, base: Path, max_line_bytes: int = DEFAULT_MAX_LINE_BYTES) -> "Dataset":
-    """Look up the files that `spec` names: a file, glob or folder, relative to `base`.
+def open_dataset(
+    spec: str, *, base: Path, max_line_bytes: int = DEFAULT_MAX_LINE_BYTES, s3: S3Settings | None = None
+) -> "Dataset":
+    """Look up the files that `spec` names: a file, glob or folder, relative to `base`, or the same on `s3://`.
 
     Nothing of their content is read yet. A longer line than `max_line_bytes` becomes a problem row. Raises
     DatasetError: see `files.find_files`.
     """
-    return Dataset(find_files(spec, base), spec, base, max_line_bytes)
+    settings = s3 or S3Settings()
+    look_up = partial(find_remote, spec, settings) if is_s3(spec) else partial(find_files, spec, base)
+    return Dataset(look_up, max_line_bytes)
 
 
 class Dataset:
     """A prompt dataset as it was found; can be read any number of times."""
 
-    def __init__(self, found: Found, spec: str, base: Path, max_line_bytes: int) -> None:
-        self._found = found
-        self._spec = spec
-        self._base = base
+    def __init__(self, look_up: Callable[[], Found], max_line_bytes: int) -> None:
+        self._found = look_up()
+        self._look_up = look_up
         self._max_line_bytes = max_line_bytes
 
     @property
@@ -120,7 +126,7 @@ class Dataset:
     def changed(self) -> str | None:
         """Return a sentence that names a file changed, gone or new since the dataset was opened, or None."""
         try:
-            return difference(self._found, find_files(self._spec, self._base))
+            return difference(self._found, self._look_up())
         except DatasetError as error:
             return f"The dataset changed since it was opened: {error}"
 
@@ -142,11 +148,10 @@ class Dataset:
     def _read_lines(self, file: DatasetFile, cursor: Cursor) -> Iterator[Row]:
         before = cursor.index
         try:
-            with byte_stream(file) as stream:
+            with file.source.errors(), byte_stream(file) as stream:
                 yield from LINE_READERS[file.format](stream, file.name, cursor, self._max_line_bytes)
         except OSError as error:
             after = f" after row {cursor.index - before:,}" if cursor.index > before else ""
             reason = error.strerror or one_line(error).rstrip(".")
-            raise DatasetError(
-                f"{file.name} cannot be read{after}: {reason}. Make it anew, or correct its permissions."
-            ) from error
+            what_to_do = GO_ON if isinstance(error, S3Error) else "Make it anew, or correct its permissions."
+            raise DatasetError(f"{file.name} cannot be read{after}: {reason}. {what_to_do}") from error

@@ -19,7 +19,8 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import JobError
-from pipeline.jobspec.sections import JobFile
+from pipeline.jobspec.sections import JobFile, OutputSection
+from pipeline.s3 import S3Settings, is_s3, s3_path
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 # What pydantic says in words of Python, said in words of TOML.
@@ -37,13 +38,16 @@ _SAID = {
 class JobSpec:
     """A job ready to run: the file's sections, with paths made absolute, the answer's schema and the tools loaded.
 
-    `file` is the checked job file; `input_path` may be a glob. `answer_schema` is the JSON Schema of the answers or None.
+    `file` is the checked job file; `input_path` may be a glob, and on S3. `output_path` is the run folder; `output` is the place
+    in which the results lie: the same, another folder, or on S3. `answer_schema` is the JSON Schema of the answers or None.
     """
 
     file: JobFile
     source: Path
     input_path: str
     output_path: Path
+    output: str
+    s3: S3Settings
     input_root: Path | None
     params: dict[str, Any]
     answer_schema: dict[str, Any] | None
@@ -105,11 +109,18 @@ def load_job(path: Path, *, overrides: Sequence[str], env: Mapping[str, str], no
     def placed(text: str) -> Path:
         return _absolute(folder, expand(text, env=env, now=now))
 
+    def anywhere(text: str) -> str:
+        """A place of this machine or on S3."""
+        expanded = expand(text, env=env, now=now)
+        return str(s3_path(expanded)) if is_s3(expanded) else str(_absolute(folder, expanded))
+
     return JobSpec(
         file=file,
         source=folder / path.name,
-        input_path=str(placed(file.input.path)),
-        output_path=placed(file.output.path),
+        input_path=anywhere(file.input.path),
+        output_path=_run_folder(file.output, placed),
+        output=anywhere(file.output.path),
+        s3=S3Settings.from_env(env),
         input_root=placed(file.input.root) if file.input.root is not None else None,
         params=_params(file.params, placed),
         answer_schema=_answer_schema(file.response.json_schema, placed),
@@ -149,8 +160,10 @@ def expand(text: str, *, env: Mapping[str, str], now: datetime) -> str:
 
 
 def _absolute(folder: Path, path: str) -> Path:
-    if path.startswith("s3://"):
-        raise JobError(f"{path}: s3:// paths are not supported in this version; give a local path")
+    if "://" in path:
+        raise JobError(
+            f"{path}: give a path of this machine; only input.path and output.path may lie elsewhere, on s3://"
+        )
     try:
         found = folder / Path(path).expanduser()
         if ".." not in found.parts:
@@ -160,6 +173,15 @@ def _absolute(folder: Path, path: str) -> Path:
         return Path(*found.parts[:head]).resolve().joinpath(*found.parts[head:])
     except (OSError, RuntimeError) as error:  # no such user after "~", links in a circle
         raise JobError(f"the path {path!r} cannot be followed: {error}") from None
+
+
+def _run_folder(output: OutputSection, placed: Callable[[str], Path]) -> Path:
+    if output.state is None and is_s3(output.path):
+        raise JobError(
+            f'[output] path = "{output.path}" lies on S3, and the journal cannot: say where on this machine it is kept between '
+            'runs, with state = "folder"'
+        )
+    return placed(output.path if output.state is None else output.state)
 
 
 def _params(params: dict[str, Any], placed: Callable[[str], Path]) -> dict[str, Any]:

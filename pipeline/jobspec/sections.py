@@ -202,6 +202,7 @@ class MediaSection(Section):
 
 class OutputSection(Section):
     path: str
+    state: str | None = None
     columns: list[str] | None = None
     raw: bool = False
     rows_per_part: int | None = Field(None, ge=1, le=1_000_000)

@@ -1,6 +1,5 @@
 """Where a job's requests go: provider, model, address, key and limits, from the job file, the catalogue and the environment."""
 
-import ipaddress
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,6 +9,7 @@ from pipeline import catalog
 from pipeline.errors import JobError, SetupError
 from pipeline.jobspec.load import JobSpec
 from pipeline.masking import Secrets, proxy_secrets, without_secrets
+from pipeline.proxies import is_this_machine, proxy_of
 
 # DashScope serves both protocols on one host (Model Studio, "Base URL").
 _COMPATIBLE_PATH = "/compatible-mode/v1"
@@ -78,7 +78,7 @@ def resolve_target(job: JobSpec, *, env: Mapping[str, str], need_key: bool = Tru
         )
     known = model.limits if model else catalog.Limits()
     default_concurrency = LOCAL_CONCURRENCY if starts == "local" else DEFAULT_CONCURRENCY
-    proxy = job.file.transport.proxy or _proxy_of(base_url, env)
+    proxy = job.file.transport.proxy or proxy_of(base_url, env)
     authorization = _authorization(job, provider, env, need_key)
     keys = [value.removeprefix("Bearer ") for value in authorization.values()]
     return Target(
@@ -102,45 +102,11 @@ def resolve_target(job: JobSpec, *, env: Mapping[str, str], need_key: bool = Tru
 def _warnings(base_url: str | None, variable: str | None) -> Iterator[str]:
     """What is allowed, and yet seldom meant."""
     parts = urlsplit(base_url or "")
-    if parts.scheme == "http" and variable is not None and not _is_this_machine(parts.hostname or ""):
+    if parts.scheme == "http" and variable is not None and not is_this_machine(parts.hostname or ""):
         yield (
             f"the key in {variable} and every prompt go to {parts.hostname} unencrypted, for anyone on the way to read: "
             "base_url is http://. Use https://, or a tunnel that ends on this machine"
         )
-
-
-def _is_this_machine(host: str) -> bool:
-    """Whether what is sent to this host never leaves the machine."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name, perhaps one that begins like an address
-        return False
-
-
-def _proxy_of(base_url: str | None, env: Mapping[str, str]) -> str | None:
-    """The proxy that the environment names for an address: HTTPS_PROXY or HTTP_PROXY, else ALL_PROXY, but for NO_PROXY.
-
-    This machine itself is never asked through a proxy. Names in capitals or not, as curl and Python read them; but HTTP_PROXY
-    in capitals is not read where REQUEST_METHOD is set, since a CGI client could have sent it.
-    """
-    if base_url is None:
-        return None
-    parts = urlsplit(base_url)
-    host = (parts.hostname or "").lower()
-    if _is_this_machine(host):
-        return None
-    for skipped in (env.get("no_proxy") or env.get("NO_PROXY") or "").split(","):
-        name = skipped.strip().lower().lstrip("*").lstrip(".")
-        if skipped.strip() == "*" or (name and (host == name or host.endswith(f".{name}"))):
-            return None
-    names = [f"{parts.scheme}_proxy", "all_proxy"]
-    for name in names:
-        upper = "" if name == "http_proxy" and "REQUEST_METHOD" in env else env.get(name.upper(), "")
-        if found := env.get(name) or upper:
-            return found if "://" in found else f"http://{found}"
-    return None
 
 
 def key_variable(job: JobSpec, provider: catalog.Provider) -> str | None:

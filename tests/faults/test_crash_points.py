@@ -90,8 +90,8 @@ def filmed(camera: Camera) -> Callable[[Path], Journal]:
             super().ask_again(indexes)
             camera.shoot("taken back")
 
-        def drop_part(self, number: int) -> None:
-            super().drop_part(number)
+        def drop_part(self, part: PartRecord, *, rows_kept: bool) -> None:
+            super().drop_part(part, rows_kept=rows_kept)
             camera.shoot("part dropped")
 
         def take_open_attempts(self) -> int:

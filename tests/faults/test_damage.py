@@ -138,7 +138,7 @@ def test_damage_that_left_no_trace_is_found_where_a_part_is_read(tmp_path: Path)
     rot(part(out, 1), in_a_page)
     with pytest.raises(OSError, match="checksum"):
         pq.read_table(part(out, 1), page_checksum_verification=True)
-    with pytest.raises(RunFolderError, match=r"part-00001\.parquet cannot be read: .*`touch` it and run"):
+    with pytest.raises(RunFolderError, match=r"part-00001\.parquet is damaged: .*`touch` it"):
         export(out, tmp_path / "all.csv", on_note=pytest.fail)
     assert not (tmp_path / "all.csv").exists()
     part(out, 1).touch()
@@ -253,6 +253,17 @@ def test_a_journal_that_is_gone_is_told_and_its_log_never_played_into_a_new_one(
     assert (ended.sent, ended.maybe_paid, len(ended.damaged)) == (0, None, 1)
     assert (out / "damaged" / f"{FILE_NAME}-wal").exists() is log_stays
     assert is_whole(out)
+
+
+def test_with_the_journal_gone_a_short_part_that_grows_keeps_its_answers(tmp_path: Path) -> None:
+    write_rows(tmp_path, *texts(ROWS))
+    run(tmp_path, always(answer()), limit=6)
+    out = tmp_path / "out"
+    (out / FILE_NAME).unlink()
+    transport = always(answer())
+    ended = run(tmp_path, transport)
+    assert transport.asked.keys() == {"6", "7", "8", "9"}
+    assert (ended.exit_code, ended.done, is_whole(out)) == (0, ROWS, True)
 
 
 def test_with_the_journal_gone_and_the_input_changed_answers_are_still_found_by_their_questions(

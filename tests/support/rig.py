@@ -27,7 +27,7 @@ from pipeline.feeder import Again, Feeder
 from pipeline.jobspec import PromptSection
 from pipeline.journal import Journal
 from pipeline.limits import Limits, LocalGate
-from pipeline.parts import RESULTS, InputColumn, Layout, part_name
+from pipeline.parts import InputColumn, Layout, part_name
 from pipeline.progress import Counters
 from pipeline.protocol import compatible
 from pipeline.protocol.assemble import Assembler
@@ -49,7 +49,7 @@ from pipeline.response import AnswerCheck
 from pipeline.retry import Asker, RetrySpec
 from pipeline.run_folder import Identity, RunFolder, sum_parts
 from pipeline.runner import Runner
-from pipeline.storage import Disk, LocalFiles
+from pipeline.storage import RESULTS, Disk, LocalFiles
 from pipeline.totals import Costs, PartRecord
 from pipeline.transport import Sink, Transport
 

@@ -105,7 +105,7 @@ def test_nothing_found_says_where_it_looked(tmp_path: Path) -> None:
 def test_what_cannot_be_read_twice_or_is_not_local_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jsonl")
     assert "regular file" in refusal("pipe.jsonl", tmp_path)
-    assert "local files" in refusal("s3://bucket/rows.jsonl", tmp_path)
+    assert "local files and from s3://" in refusal("gs://bucket/rows.jsonl", tmp_path)
 
 
 def test_a_file_that_vanished_or_may_not_be_read_is_named(tmp_path: Path) -> None:

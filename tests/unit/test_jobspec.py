@@ -274,7 +274,12 @@ def test_a_path_never_loses_a_variable_that_is_not_set(env: dict[str, str]) -> N
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("input.path=s3://bucket/x.jsonl", "s3:// paths are not supported in this version"),
+        ("input.root=s3://bucket/x", "only input.path and output.path may lie elsewhere, on s3://"),
+        ("input.path=s3:///x.jsonl", "is no place on S3: write s3://bucket/folder/name"),
+        ("input.path=s3://bucket/a//x.jsonl", "is no place on S3"),
+        ("output.path=s3://bucket/x", "lies on S3, and the journal cannot: say where on this machine"),
+        ("output.path=gs://bucket/x", "give a path of this machine"),
+        ("output.state=s3://bucket/x", "only input.path and output.path may lie elsewhere, on s3://"),
         ("output.path=''", "a path is needed"),
         ('output.path="a\\u0000b"', "a path is needed"),
         ("input.path=~nobody-of-this-name/x", "cannot be followed"),

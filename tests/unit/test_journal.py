@@ -216,7 +216,7 @@ def test_a_parts_rows_leave_with_it_and_a_short_parts_outcomes_stay(tmp_path: Pa
             0: (0, 4, {"rows": 4}, "stamp", "digest"),
             1: (1, 3, {"rows": 3}, "stamp", "digest"),
         }
-        journal.drop_part(1)
+        journal.drop_part(journal.parts()[1], rows_kept=True)
         assert [o.index for some in journal.open_outcomes() for o in some] == [4, 5, 6, 7, 8]
 
     with_journal(tmp_path, use)

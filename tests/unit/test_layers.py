@@ -6,7 +6,8 @@ import grimp
 import pytest
 
 LAYERS: list[set[str]] = [
-    {"records", "errors", "private", "masking", "sandbox", "streams"},
+    {"records", "errors", "private", "masking", "sandbox", "streams", "proxies"},
+    {"s3"},
     {
         "failure_codes",
         "catalog",
@@ -19,7 +20,7 @@ LAYERS: list[set[str]] = [
         "schedule",
         "run_log",
     },
-    {"failures", "pricing", "model_rules", "databases"},
+    {"failures", "pricing", "model_rules", "databases", "results"},
     {"media", "protocol", "response"},
     {"render"},
     {
@@ -48,6 +49,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 WITHIN_LEVEL = {
     ("vision_tokens", "tokens"),  # what is written around pictures and tools is text
     ("jobspec", "schedule"),  # a job's hours
+    ("run_folder", "answers"),  # outcomes are read back out of parts
     ("journal", "kept"),  # tables of one file, in transactions of one owner
     ("jobspec", "catalog"),  # a job's target is looked up in the catalogue
 }
