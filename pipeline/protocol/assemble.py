@@ -132,7 +132,7 @@ class Assembler:
     def feed(self, chunk: bytes) -> None:
         """Take the next piece of the body, cut anywhere."""
         self._left_bytes -= len(chunk)
-        if self._left_bytes < 0 or self._done:
+        if self._left_bytes < 0:
             return
         if self._parser.between and self._fits(chunk, self._framed_before, self._framed_after):
             return
