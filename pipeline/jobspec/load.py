@@ -22,6 +22,7 @@ from pipeline.errors import JobError
 from pipeline.jobspec.sections import JobFile, OutputSection
 from pipeline.s3 import S3Settings, is_s3, s3_path
 
+_MOST_FILE_BYTES = 16 * 1024 * 1024
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 # What pydantic says in words of Python, said in words of TOML.
 _SAID = {
@@ -88,7 +89,7 @@ def load_job(path: Path, *, overrides: Sequence[str], env: Mapping[str, str], no
     """
     try:
         # Editors on Windows put a byte order mark before the text.
-        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        data = tomllib.loads(_whole(path).decode("utf-8-sig"))
     except FileNotFoundError:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.toml")], n=1)
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
@@ -184,6 +185,17 @@ def _run_folder(output: OutputSection, placed: Callable[[str], Path]) -> Path:
     return placed(output.path if output.state is None else output.state)
 
 
+def _whole(path: Path) -> bytes:
+    """A file of the operator's, which is never long. Raises JobError for one that has no end, such as a device."""
+    with path.open("rb") as file:
+        content = file.read(_MOST_FILE_BYTES + 1)
+    if len(content) > _MOST_FILE_BYTES:
+        raise JobError(
+            f"{path} is longer than {_MOST_FILE_BYTES // 1024**2} MiB, which no job file, schema or list of tools is"
+        )
+    return content
+
+
 def _params(params: dict[str, Any], placed: Callable[[str], Path]) -> dict[str, Any]:
     """The params with `tools`, where it names a file, replaced by what the file holds."""
     if not isinstance(params.get("tools"), str):
@@ -196,7 +208,7 @@ def _params(params: dict[str, Any], placed: Callable[[str], Path]) -> dict[str, 
 
 def _json_file(key: str, where: Path) -> Any:
     try:
-        return orjson.loads(where.read_bytes())
+        return orjson.loads(_whole(where))
     except FileNotFoundError:
         raise JobError(f"{key}: there is no file {where}") from None
     except OSError as error:

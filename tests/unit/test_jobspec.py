@@ -112,6 +112,13 @@ def test_params_are_kept_as_written(tmp_path: Path) -> None:
     assert spec.file.params == {"stop": ["\\n", "END"], "extra": {"a": 1.5, "b": [True]}, "n": -1}
 
 
+def test_a_file_without_end_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"/dev/zero is longer than 16 MiB"):
+        load_job(Path("/dev/zero"), overrides=[], env={}, now=NOW)
+    for override in ("response.schema='/dev/zero'", "params.tools='/dev/zero'"):
+        assert "/dev/zero is longer than 16 MiB" in refusal(tmp_path, override)
+
+
 # Secrets
 
 
