@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from tests.support.fuzz_inputs import inputs_for
+from tests.support.fuzz_inputs import many_inputs_for
 from tests.support.fuzz_targets import TARGETS, Target
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ def test_hypothesis_finds_no_bytes_that_break_a_reader(target: Target) -> None:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(inputs_for(target))
+    @given(many_inputs_for(target))
     def one(data: bytes) -> None:
         nonlocal read
         read += 1
