@@ -7,7 +7,7 @@ import pytest
 from tests.support.s3 import CREDENTIALS, S3Server, serving_s3
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def _s3() -> Iterator[S3Server]:
     with serving_s3() as server:
         yield server

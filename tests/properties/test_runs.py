@@ -100,9 +100,9 @@ def test_a_run_that_is_stopped_again_and_again_ends_with_each_row_once(
         def stopping_after(delay_s: float) -> None:
             def during(runner: Runner) -> None:
                 loop = asyncio.get_running_loop()
-                loop.call_later(delay_s, runner.interrupt, Stop(130, "enough"))
+                loop.call_later(delay_s, runner.stop, Stop(130, "enough"))
                 if not grace:
-                    loop.call_later(delay_s, runner.interrupt, Stop(130, "now"))
+                    loop.call_later(delay_s, runner.cut)
 
             ran = run_virtual(job.run(wire, during=during))
             completed["rows"] = ran.counters.totals.rows
