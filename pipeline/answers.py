@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline.failures import POLICIES
 from pipeline.journal import Journal
-from pipeline.parts import METADATA_KEY, is_part_name, part_name
+from pipeline.parts import METADATA_KEY, arrow_file, is_part_name, part_name
 from pipeline.progress import Counters
 from pipeline.records import (
     Completion,
@@ -122,7 +122,7 @@ def read_outcomes(part: bytes) -> list[Outcome]:
 
     `maybe_paid` is 0: no column tells it, the part's totals do.
     """
-    table = pq.read_table(pa.BufferReader(part), page_checksum_verification=True)
+    table = pq.read_table(arrow_file(part), page_checksum_verification=True)
     metadata = json.loads((table.schema.metadata or {})[METADATA_KEY])
     values = {name: _values(table[name]) for name in table.column_names}
     fields: list[str] = metadata["answer_fields"]

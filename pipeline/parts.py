@@ -216,13 +216,23 @@ class DamagedPart(Exception):
         self.reason = reason
 
 
+def arrow_file(data: bytes) -> pa.BufferReader:
+    """Bytes as a file for Arrow, in memory of its own.
+
+    Its threads may let go of a buffer when the interpreter has ended already; were it Python's, that would abort the process.
+    """
+    buffer = pa.allocate_buffer(len(data))
+    memoryview(buffer).cast("B")[:] = data
+    return pa.BufferReader(buffer)
+
+
 def _opened(name: str, data: bytes) -> pq.ParquetFile:
     """A part's bytes, whose pages are checked against their checksums as they are read: it raises OSError where one is wrong.
 
     Raises DamagedPart where they are no Parquet file.
     """
     try:
-        return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        return pq.ParquetFile(arrow_file(data), page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         raise DamagedPart(name, one_line(error)) from error
 

@@ -152,7 +152,7 @@ def test_a_service_that_fails_now_and_then_is_not_noticed(
 
     s3.refuse = refuse
     ended = place.run()
-    assert (ended.code, bucket.is_whole(), len(failed) > 10) == (0, True, True)
+    assert (ended.code, bucket.is_whole(), len(failed) > 10) == (0, True, True), ended.stderr
 
 
 def test_a_part_overwritten_there_is_set_aside_and_its_rows_done_again(

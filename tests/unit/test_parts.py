@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pipeline.parts import (
     InputColumn,
     Layout,
     OpenRange,
+    arrow_file,
     billed,
     found_part,
     part_name,
@@ -319,6 +321,15 @@ def test_what_is_not_a_whole_part_is_not_taken_for_one(tmp_path: Path) -> None:
     assert found_part(target.results, part_name(1), target.fingerprint) is None
     pq.write_table(pa.table({"a": [1]}), path(target, 1))
     assert found_part(target.results, part_name(1), target.fingerprint) is None
+
+
+def test_arrow_is_handed_no_memory_of_python_s() -> None:
+    """A thread of Arrow's that lets go of such memory at the process's end aborts it."""
+    data = bytes(range(256)) * 10
+    references = sys.getrefcount(data)
+    file = arrow_file(data)
+    assert sys.getrefcount(data) == references
+    assert file.read() == data
 
 
 def test_an_input_column_with_a_results_name_gets_a_suffix_until_it_is_free() -> None:
