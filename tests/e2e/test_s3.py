@@ -143,8 +143,8 @@ def test_a_service_that_fails_now_and_then_is_not_noticed(
     failed: set[str] = set()
 
     def refuse(asked: Asked) -> tuple[int, str] | None:
-        """Every request fails once."""
-        what = f"{asked.method} {asked.path}"
+        """Every upload fails once, and the first of all other requests."""
+        what = asked.path if asked.method == "PUT" else asked.method
         if what in failed:
             return None
         failed.add(what)
@@ -152,7 +152,7 @@ def test_a_service_that_fails_now_and_then_is_not_noticed(
 
     s3.refuse = refuse
     ended = place.run()
-    assert (ended.code, bucket.is_whole(), len(failed) > 10) == (0, True, True), ended.stderr
+    assert (ended.code, bucket.is_whole(), len(failed) >= 7) == (0, True, True), ended.stderr
 
 
 def test_a_part_overwritten_there_is_set_aside_and_its_rows_done_again(
@@ -234,6 +234,26 @@ def test_a_service_that_cannot_be_reached_is_told_before_anything_is_sent(
     ended = place.run(AWS_ENDPOINT_URL="http://127.0.0.1:9")
     assert (ended.code, ended.stdout, provider.ledger.received) == (2, "", 0)
     assert "the server cannot be reached; look at AWS_ENDPOINT_URL" in ended.stderr
+
+
+def test_credentials_region_and_endpoint_may_come_from_a_profile(
+    place: Workplace, provider: Provider, bucket: Bucket, s3: S3Server
+) -> None:
+    place.point_at(provider)
+    for name in s3.env:
+        del place.promptmill.env[name]
+    aws = place.folder / ".aws"
+    aws.mkdir()
+    (aws / "credentials").write_text("[lake]\naws_access_key_id = AKIALAKE\naws_secret_access_key = secret\n")
+    (aws / "config").write_text(f"[profile lake]\nregion = ap-southeast-1\nendpoint_url = {s3.url}\n")
+    s3.asked.clear()
+    ended = place.run(AWS_PROFILE="lake")
+    assert (ended.code, bucket.is_whole()) == (0, True)
+    puts = [asked.signed for asked in s3.asked if asked.method == "PUT"]
+    assert len(puts) >= 4
+    assert {(key, region) for key, _, region in (one.split("/") for one in puts)} == {
+        ("AKIALAKE", "ap-southeast-1")
+    }
 
 
 def test_results_may_lie_in_another_folder_than_the_state(place: Workplace, provider: Provider) -> None:

@@ -13,6 +13,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -215,6 +216,7 @@ def _copy(plain: Any) -> Any:
     return type(plain).from_buffer_copy(bytes(plain))
 
 
+@cache
 def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(ctypes.util.find_library("sqlite3") or "libsqlite3.so.0")
     library.sqlite3_vfs_find.restype = ctypes.c_void_p

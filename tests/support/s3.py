@@ -1,5 +1,6 @@
 """An S3 service on loopback: moto's server in a thread, with a door in front that counts requests and may refuse them."""
 
+import re
 import threading
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
@@ -19,10 +20,11 @@ _ERROR = "<Error><Code>{code}</Code><Message>{message}</Message></Error>"
 
 @dataclass
 class Asked:
-    """One request as the door saw it; `path` with its query."""
+    """One request as the door saw it; `path` with its query, `signed` the key, day and region it was signed with."""
 
     method: str
     path: str
+    signed: str = ""
 
 
 # The status and the S3 error code to refuse a request with, or None.
@@ -79,7 +81,12 @@ def serving_s3() -> Iterator[S3Server]:
 
     def door(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         query = environ.get("QUERY_STRING")
-        asked = Asked(environ["REQUEST_METHOD"], environ["PATH_INFO"] + (f"?{query}" if query else ""))
+        signature = re.search(r"Credential=([^,]*)/s3/aws4_request", environ.get("HTTP_AUTHORIZATION", ""))
+        asked = Asked(
+            environ["REQUEST_METHOD"],
+            environ["PATH_INFO"] + (f"?{query}" if query else ""),
+            signature[1] if signature else "",
+        )
         service.asked.append(asked)
         refused = service.refuse(asked)
         if refused is None:

@@ -263,6 +263,17 @@ def test_what_is_set_aside_lies_beside_and_replaces_nothing(s3: S3Server) -> Non
     assert s3.get("aside/run/damaged/part-00000.2.parquet") == b"2"
 
 
+def test_what_a_killed_upload_left_under_a_scratch_name_is_no_file_and_is_removed(s3: S3Server) -> None:
+    place = files(s3, "scratch")
+    place.put("a", memoryview(b"1"))
+    s3.put("scratch/run/results/b.tmp", b"half")
+    assert list(place.stamps()) == ["a"]
+    place.clear_scratch()
+    with pytest.raises(FileNotFoundError):
+        place.read("b.tmp")
+    assert place.read("a") == b"1"
+
+
 def test_a_usual_file_is_one_request(s3: S3Server) -> None:
     place = files(s3, "one")
     s3.asked.clear()
