@@ -255,8 +255,9 @@ def reading_part(results: Storage, name: str) -> Iterator[pq.ParquetFile]:
         with _opened(name, data) as part:
             yield part
     except (OSError, pa.ArrowException, DamagedPart) as error:
+        reason = error.reason if isinstance(error, DamagedPart) else one_line(error)
         raise RunFolderError(
-            f"{results.where}/{name} is damaged: {one_line(error)}. Give it a new time (`touch` it, or copy it over itself) and "
+            f"{results.where}/{name} is damaged: {reason}. Give it a new time (`touch` it, or copy it over itself) and "
             "run the job's command again: it then looks at it, sets it aside and does its rows again"
         ) from error
 
