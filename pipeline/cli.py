@@ -291,14 +291,7 @@ def main(args: list[str] | None = None) -> NoReturn:
         click.echo(f"promptmill: stdout cannot be written: {error.strerror}", err=True)
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  (it would fail again at the exit)
         code = 1
-    code = code if isinstance(code, int) else 0
-    s3 = sys.modules.get("pipeline.s3")
-    if s3 is not None and s3.client.cache_info().currsize:
-        # Arrow's S3 threads may abort the process while the interpreter goes (seen with pyarrow 26): all is written by now.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _shown(said: object) -> str:

@@ -165,8 +165,12 @@ def test_a_column_whose_name_reads_like_a_pattern_is_one_column(tmp_path: Path) 
     assert cells(run)[1][:4] == ["a", "b", "c", "1"]
 
 
+# Characters that are assigned: of the others Python's tables and polars' own, which are of another Unicode, think differently.
+ASSIGNED = st.characters(exclude_categories=("Cn", "Cs"))
+
+
 @settings(max_examples=200, deadline=None)
-@given(text=st.text(max_size=12) | st.text(st.sampled_from("=+-@ \t\n\u200b'\"a,;＝"), max_size=6))
+@given(text=st.text(ASSIGNED, max_size=12) | st.text(st.sampled_from("=+-@ \t\n\u200b'\"a,;＝"), max_size=6))
 def test_no_cell_begins_as_a_formula_whatever_is_seen_of_it(text: str) -> None:
     shown = pl.select(_defused(pl.lit(text))).item()
     visible = text.lstrip("".join(char for char in text if unicodedata.category(char)[0] in "ZC"))
