@@ -108,17 +108,23 @@ Examples:
   promptmill run jobs/review-sentiment.toml --limit 100 --output runs/trial
   promptmill run jobs/review-sentiment.toml --set model.provider=dashscope --set model.name=qwen-plus
   promptmill run jobs/review-sentiment.toml --deadline 6h --quiet > summary.json
+  promptmill run jobs/review-sentiment.toml --max-cost 5
   promptmill run jobs/review-sentiment.toml --retry-failed
   promptmill run jobs/review-sentiment.toml --retry-failed=failed,truncated
 
 \b
 Exit codes: 0 done, 1 a bug or a full disk, 2 wrong job or input (nothing sent), 3 too many rows failed,
-4 stopped by the provider, 6 deadline, 75 another run holds the folder, 130/143 stopped by a signal.
-After 4, 6, 130 and 143 the same command goes on where it stopped.""",
+4 stopped by the provider, 5 budget reached, 6 deadline, 75 another run holds the folder, 130/143 stopped by a signal.
+After 4, 5, 6, 130 and 143 the same command goes on where it stopped.""",
 )
 @_job_options
 @click.option(
     "--deadline", metavar="DURATION", help="Stop feeding after this long, such as 90s, 2h or 1h30m."
+)
+@click.option(
+    "--max-cost",
+    metavar="AMOUNT",
+    help="Spend no more than this over the whole run folder, in the provider's currency; instead of the job's [budget] max_cost.",
 )
 @click.option(
     "--retry-failed",

@@ -26,6 +26,24 @@ class Look(NamedTuple):
     lost_commits: bool = False
 
 
+class Transaction:
+    """BEGIN ... COMMIT around a block; ROLLBACK where it raises."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._db.execute("COMMIT")
+        finally:
+            if self._db.in_transaction:  # a full disk may have rolled it back already
+                self._db.execute("ROLLBACK")
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """A database to look at in one transaction, while another process may be writing it. Raises sqlite3.Error."""

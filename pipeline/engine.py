@@ -38,6 +38,7 @@ from pipeline.run_log import Notes, RunLog
 from pipeline.runner import Runner
 from pipeline.schedule import Closed, end_of_run
 from pipeline.servers import serving
+from pipeline.spending import look_at_caps, spending
 from pipeline.stopping import Stopping
 from pipeline.storage import RESULTS, Disk
 from pipeline.summary import RunSummary, Stop
@@ -186,7 +187,9 @@ class _Run:
             gc.freeze()
             # Collections triggered by allocation alone cost 15-40 % at 1,000 requests in flight (docs/performance.md).
             gc.set_threshold(50_000, 20, 100)
-            stop = await self._serve_and_ask(counters, done, again)
+            look_at_caps(self._plan, functools.partial(_tell, self._options.notes))
+            with spending(self._plan, self._folder, counters.totals, self._now) as self._budget:
+                stop = await self._serve_and_ask(counters, done, again)
         if counters.totals.rows == self._rows:
             self._folder.journal.kept.forget_shared()
         summary = summed_up(self._facts, counters, stop, loop.time() - began_s)
@@ -234,7 +237,7 @@ class _Run:
     async def _ask_rows(
         self, base_url: str, counters: Counters, stopping: Stopping, done: Collection[int], again: Again
     ) -> Stop | None:
-        job, target = self._plan.job.file, self._plan.target
+        job, target, budget = self._plan.job.file, self._plan.target, self._budget
         # Asked to, the provider lets a request wait so long for its turn before it begins (X-DashScope-Wait-Timeout).
         queued_s = _number(target.headers, "x-dashscope-wait-timeout")
         endpoint = Endpoint(
@@ -261,6 +264,7 @@ class _Run:
         asker = Asker(
             transport=transport,
             gate=gate,
+            budget=budget,
             expectation=Expectation(job.params.get("max_tokens")),
             journal=self._folder.journal,
             encode=self._plan.encode,
@@ -301,7 +305,11 @@ class _Run:
             grace_s=job.budget.grace,
             key_hint=self._key_hint(),
         )
-        meter = Meter(counters, lambda: limits_view(gate, target), self._layout.currency)
+        # There is no hurry: what is in flight was paid for, and an answer that is cut off counts at its worst case.
+        budget.on_full = lambda: runner.stop(Stop(5, budget.refusal()), endpoint.total_timeout_s)
+        meter = Meter(
+            counters, lambda: limits_view(gate, target), self._layout.currency, lambda: budget.spend
+        )
         feeder.start(done)
         try:
             async with (
@@ -315,6 +323,8 @@ class _Run:
             await transport.aclose()
             await placing.close(delete=job.media.files == "delete" and feeder.exhausted)
         counters.sum_up()
+        if runner.stopped is not None and runner.stopped.exit_code == 5:
+            return Stop(5, budget.refusal())  # with what the last answers cost
         return runner.stopped
 
     def _key_hint(self) -> str:

@@ -7,6 +7,7 @@
     ├── RunFolderError              2   the run folder is not usable for this job
     ├── StorageError (run_folder)   1   the run folder took no more writes
     ├── RunFolderGone (run_folder)  1   it was deleted or moved under the run
+    ├── LedgerError (monthly)       1   the ledger of months took no more writes
     ├── RunFolderBusy               75  another run holds it
     └── ServerStartError            4   a server we start as a child (local model, simulator) did not come up
     Interrupted (no Exception)      130, 143   a signal that came before there was anything to drain

@@ -1,9 +1,10 @@
 """The journal: a SQLite file (WAL) in the run folder that survives the process at any moment.
 
 It owns the manifest (what this folder is a run of), the attempts and outcomes of ranges that have no part file yet, the
-list of parts, and the answers that this folder paid for and no part holds: kept from before the job or dataset changed, or
-shared by identical prompts. An attempt is committed before it is sent, an outcome when it comes; both in group
-commits: what gathers within two milliseconds is one transaction. A part's rows leave in the transaction that records the part.
+list of parts, the answers that this folder paid for and no part holds (kept from before the job or dataset changed, or
+shared by identical prompts), and what all its attempts cost. An attempt is committed before it is sent, an outcome when it
+comes; both in group commits: what gathers within two milliseconds is one transaction. A part's rows leave in the
+transaction that records the part.
 
 What an attempt row means after a crash:
 
@@ -12,6 +13,9 @@ What an attempt row means after a crash:
     open = 0, no outcome   had failed and waited for its next attempt: asked again; `maybe_paid` counts those of its
                            failed attempts that may have been paid
     outcome                settled: never asked again
+
+An open attempt holds its worst case (`held`, in billionths of the currency unit), which counts as spent until it is settled: what
+it came to is added to the sums of `spent.py` in the same commit.
 
 A range whose part stands already may be open again, to have some rows asked again (`reopened`): its part stays in place, and
 counts, until another is renamed over it; outcomes here win over those in the part.
@@ -28,26 +32,30 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.databases import is_damage, reading
+from pipeline.databases import Transaction, is_damage, reading
 from pipeline.errors import RunFolderError
 from pipeline.kept import KEPT_SCHEMA, KeptAnswers, decode, encode, is_intact
 from pipeline.private import make_private_file
 from pipeline.records import Outcome
+from pipeline.spent import SPENT_SCHEMA, Spent
 from pipeline.totals import PartRecord
 
-JOURNAL_VERSION = 3
+JOURNAL_VERSION = 4
 FILE_NAME = "journal.sqlite"
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS manifest (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS attempts (idx INTEGER PRIMARY KEY, open INTEGER NOT NULL, maybe_paid INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS attempts (idx INTEGER PRIMARY KEY, open INTEGER NOT NULL, maybe_paid INTEGER NOT NULL,
+    held INTEGER NOT NULL, month INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS outcomes (idx INTEGER PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS parts (number INTEGER PRIMARY KEY, rows INTEGER NOT NULL, totals TEXT NOT NULL,
     stamp TEXT NOT NULL, digest TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS reopened (number INTEGER PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS asked_again (idx INTEGER PRIMARY KEY, data BLOB NOT NULL);
 """
-_BEGIN_ATTEMPT = "INSERT INTO attempts VALUES (?, 1, 0) ON CONFLICT (idx) DO UPDATE SET open = 1"
+_BEGIN_ATTEMPT = """
+INSERT INTO attempts VALUES (?, 1, 0, ?, ?)
+ON CONFLICT (idx) DO UPDATE SET open = 1, held = excluded.held, month = excluded.month"""
 _END_ATTEMPT = "UPDATE attempts SET open = 0, maybe_paid = maybe_paid + ? WHERE idx = ?"
 # A part that is shorter than the others keeps its rows here.
 _OPEN_OUTCOMES = """
@@ -57,6 +65,7 @@ WHERE parts.rows IS NULL OR outcomes.idx % size.n >= parts.rows
 ORDER BY idx"""
 _UNSETTLED = "FROM attempts WHERE NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.idx = attempts.idx)"
 _MAYBE_PAID = f"SELECT coalesce(sum(open + maybe_paid), 0) {_UNSETTLED}"
+_HELD = f"SELECT month, coalesce(sum(held), 0) {_UNSETTLED} AND open = 1 GROUP BY month"
 _IN_FLIGHT = f"SELECT coalesce(sum(open), 0) {_UNSETTLED}"
 _OUTCOMES_AT_ONCE = 1000
 # A transaction costs 50 us whatever it holds, as much as all else that is done for a row; no provider answers in 2 ms.
@@ -78,10 +87,11 @@ class Journal:
         except (sqlite3.Error, RunFolderError):
             self._db.close()
             raise
-        self._begun: list[tuple[int]] = []
+        self._begun: list[tuple[int, int, int]] = []
         self._failed: list[tuple[int, int]] = []
         self._recorded: list[tuple[int, bytes]] = []
         self.kept = KeptAnswers(self._db)
+        self.spent = Spent(self._db)
         self._waiting: list[asyncio.Future[None]] = []
         self._scheduled = False
         self._broken: sqlite3.Error | None = None
@@ -94,7 +104,7 @@ class Journal:
         self._db.execute(
             "PRAGMA fullfsync = ON"
         )  # macOS: fsync alone leaves it in the drive's cache; elsewhere nothing
-        self._db.executescript(_SCHEMA + KEPT_SCHEMA)
+        self._db.executescript(_SCHEMA + KEPT_SCHEMA + SPENT_SCHEMA)
         version = self.manifest().setdefault("journal_version", str(JOURNAL_VERSION))
         if version != str(JOURNAL_VERSION):
             raise RunFolderError(
@@ -109,15 +119,18 @@ class Journal:
         return dict(self._db.execute("SELECT name, value FROM manifest"))
 
     def write_manifest(self, values: dict[str, str]) -> None:
-        with self._transaction():
+        with Transaction(self._db):
             self._db.executemany("INSERT OR REPLACE INTO manifest VALUES (?, ?)", values.items())
 
     # One row's way
 
-    def begin_attempt(self, index: int) -> asyncio.Future[None]:
-        """Note that a row is about to be sent; await the answer before sending. Raises sqlite3.Error if it cannot be kept."""
+    def begin_attempt(self, index: int, held: int = 0, month: int = 0) -> asyncio.Future[None]:
+        """Note that a row is about to be sent; await the answer before sending. Raises sqlite3.Error if it cannot be kept.
+
+        `held` is the attempt's worst case in billionths, `month` the one it counts in.
+        """
         self._soon()
-        self._begun.append((index,))
+        self._begun.append((index, held, month))
         # One future a caller: a cancelled task cancels what it awaits, which must not be what others await.
         kept = asyncio.get_running_loop().create_future()
         self._waiting.append(kept)
@@ -127,6 +140,11 @@ class Journal:
         """Note that the row's attempt came to its end and failed; the row has no outcome yet."""
         self._soon()
         self._failed.append((int(maybe_paid), index))
+
+    def add_spent(self, month: int, paid: int, maybe: int) -> None:
+        """Add to what this folder paid, and may have paid, in a month; call it where the attempt's end is noted."""
+        self._soon()
+        self.spent.add(month, paid, maybe)
 
     def record(self, outcome: Outcome) -> None:
         """Keep a row's outcome."""
@@ -144,9 +162,9 @@ class Journal:
         """Write all that has gathered in one transaction and wake those who wait for it."""
         self._scheduled = False
         waiting, self._waiting = self._waiting, []
-        if self._broken is None and (self._begun or self._failed or self._recorded):
+        if self._broken is None and (self._begun or self._failed or self._recorded or self.spent.any):
             try:
-                with self._transaction():
+                with Transaction(self._db):
                     # In this order: an attempt that ends was begun in an earlier commit, and its row may begin the next in this.
                     if self._failed:
                         self._db.executemany(_END_ATTEMPT, self._failed)
@@ -155,10 +173,12 @@ class Journal:
                     if self._recorded:
                         self._db.executemany("INSERT OR REPLACE INTO outcomes VALUES (?, ?)", self._recorded)
                         self.kept.settle(index for index, _ in self._recorded)
+                    self.spent.settle()
             except sqlite3.Error as error:
                 # Nothing unrecorded may be sent, and nothing later may pretend to be kept.
                 self._broken = error
             self._begun.clear()
+            self.spent.settled()
             self._failed.clear()
             self._recorded.clear()
         for one in waiting:
@@ -174,6 +194,12 @@ class Journal:
         self.commit()
         if self._broken is not None:
             raise self._broken
+
+    def spend(self) -> tuple[int, int]:
+        """What the folder paid, and may have paid without an answer, in billionths: open attempts count as the latter."""
+        sums = self.spent.sums().values()
+        held = sum(amount for _, amount in self._db.execute(_HELD))
+        return sum(paid for paid, _ in sums), sum(maybe for _, maybe in sums) + held
 
     # Ranges and parts
 
@@ -197,7 +223,7 @@ class Journal:
         `keep_rows` keeps the outcomes of a part that is shorter than the others, so that it can grow with the dataset.
         """
         self.flush()
-        with self._transaction():
+        with Transaction(self._db):
             self._db.execute(
                 "INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?)",
                 (part.number, part.rows, json.dumps(part.totals), part.stamp, part.digest),
@@ -211,12 +237,12 @@ class Journal:
 
     def restamp(self, part: PartRecord) -> None:
         """Note that a part's file has another stamp, and is the same."""
-        with self._transaction():
+        with Transaction(self._db):
             self._db.execute("UPDATE parts SET stamp = ? WHERE number = ?", (part.stamp, part.number))
 
     def drop_part(self, part: PartRecord, *, rows_kept: bool) -> None:
         """Let go of a part's record. Unless its rows are kept here, what it may have paid for is counted here from now on."""
-        with self._transaction():
+        with Transaction(self._db):
             if not rows_kept:
                 self._count_maybe_paid(part.totals.get("maybe_paid", 0))
             self._drop_part(part.number)
@@ -228,11 +254,12 @@ class Journal:
     def drop_damaged(self) -> int:
         """Let go of the outcomes that are not as they were kept, and say how many: their rows have none any more."""
         dropped = 0
-        with self._transaction():
+        with Transaction(self._db):
             for table in ("outcomes", "asked_again"):
                 rows = self._db.execute(f"SELECT idx, data FROM {table}")  # noqa: S608  (fixed names)
                 damaged = [(index,) for index, data in rows if not is_intact(data)]
                 self._db.executemany(f"DELETE FROM {table} WHERE idx = ?", damaged)  # noqa: S608
+                self._let_go_of_held(damaged)
                 dropped += len(damaged)
         return dropped
 
@@ -245,7 +272,7 @@ class Journal:
     def reopen(self, part: PartRecord) -> None:
         """Note that a part's range is open again. What it may have paid for is counted here from now on: no column tells it."""
         self.flush()
-        with self._transaction():
+        with Transaction(self._db):
             self._db.execute("INSERT OR IGNORE INTO reopened VALUES (?)", (part.number,))
             self._count_maybe_paid(part.totals.get("maybe_paid", 0))
             totals = json.dumps({**part.totals, "maybe_paid": 0})
@@ -254,18 +281,23 @@ class Journal:
     def ask_again(self, indexes: Iterable[int]) -> None:
         """Take the outcomes of rows back, should they be here, until they have new ones or the next run opens the folder."""
         self.flush()
-        with self._transaction():
+        with Transaction(self._db):
             rows = [(index,) for index in indexes]
             self._db.executemany(
                 "INSERT OR REPLACE INTO asked_again SELECT * FROM outcomes WHERE idx = ?", rows
             )
             self._db.executemany("DELETE FROM outcomes WHERE idx = ?", rows)
+            self._let_go_of_held(rows)
+
+    def _let_go_of_held(self, rows: list[tuple[int]]) -> None:
+        """Rows that had their outcome, and so were settled, lose it: nothing of them is under way."""
+        self._db.executemany("UPDATE attempts SET held = 0 WHERE idx = ?", rows)
 
     # Answers that no part holds
 
     def keep_part(self, part: PartRecord, first: int, outcomes: Iterable[Outcome]) -> None:
         """Move a part's answers here, in one transaction; its file may then go."""
-        with self._transaction():
+        with Transaction(self._db):
             self.kept.keep(outcomes)
             self._count_maybe_paid(part.totals.get("maybe_paid", 0))
             self._db.execute("DELETE FROM outcomes WHERE idx >= ? AND idx < ?", (first, first + part.rows))
@@ -275,7 +307,7 @@ class Journal:
         """Keep the answers of all rows that have no part; after it no row is settled."""
         while some := self._db.execute("SELECT data FROM outcomes LIMIT ?", (_OUTCOMES_AT_ONCE,)).fetchall():
             outcomes = [decode(data) for (data,) in some]
-            with self._transaction():
+            with Transaction(self._db):
                 self.kept.keep(outcomes)
                 self._count_maybe_paid(sum(outcome.maybe_paid for outcome in outcomes))
                 self._db.executemany("DELETE FROM outcomes WHERE idx = ?", [(o.index,) for o in outcomes])
@@ -290,12 +322,16 @@ class Journal:
         return int(count) + int(self.manifest().get("maybe_paid", "0"))
 
     def take_open_attempts(self) -> int:
-        """Count what an earlier run sent and never got settled, and clear it: those rows will be asked again."""
-        with self._transaction():
+        """Count what an earlier run sent and never got settled, and clear it: those rows will be asked again.
+
+        Their worst cases are spent from now on, as what may have been paid.
+        """
+        with Transaction(self._db):
             (count,) = self._db.execute(_MAYBE_PAID).fetchone()
             self._db.execute(
                 "INSERT OR REPLACE INTO manifest VALUES ('maybe_paid', ?)", (str(self.maybe_paid()),)
             )
+            self.spent.lost(self._db.execute(_HELD).fetchall())
             self._db.execute("DELETE FROM attempts")
             # Rows that an earlier run began to ask again, and did not settle anew, have their old outcome.
             self._db.execute("INSERT OR IGNORE INTO outcomes SELECT * FROM asked_again")
@@ -319,27 +355,6 @@ class Journal:
         )
         if free * page_bytes > _WORTH_VACUUM_BYTES and free > pages / 2:
             self._db.execute("VACUUM")
-
-    def _transaction(self) -> "_Transaction":
-        return _Transaction(self._db)
-
-
-class _Transaction:
-    """BEGIN ... COMMIT around a block; ROLLBACK where it raises."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._db.execute("COMMIT")
-        finally:
-            if self._db.in_transaction:  # a full disk may have rolled it back already
-                self._db.execute("ROLLBACK")
 
 
 class JournalView(NamedTuple):

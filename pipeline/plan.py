@@ -31,6 +31,7 @@ from pipeline.storage import Storage
 from pipeline.tokens import content_texts, estimate_from_bytes
 from pipeline.uploads import OSS_HEADER
 from pipeline.vision_tokens import vision_rule
+from pipeline.worst_case import WorstCase
 
 _BATCH_LINE_COLUMNS = frozenset({"custom_id", "method", "url", "body"})
 # A part is held in memory until its last row has its outcome: parts of long rows hold fewer of them.
@@ -58,6 +59,7 @@ class Plan:
     wire: WireFormat
     stream: str | None
     key_base: bytes
+    worst_case: WorstCase
 
     @property
     def dialect(self) -> Dialect:
@@ -73,7 +75,7 @@ class Plan:
         tokens = _tokens_estimate(prompt, len(body))
         if self.streams(prompt):
             body = self.wire.encode(self.target.model_name, prompt.messages, prompt.params, stream=True)
-        return Request(prompt.index, prompt.row_id, key, body, tokens)
+        return Request(prompt.index, prompt.row_id, key, body, tokens, self.worst_case.of(prompt, body))
 
     def decode(self, response: Response, assembler: Assembler | None, now: datetime) -> Completion | Failure:
         """What a response means, with the stream that came before it, if one did; a refusal that repeats our key shows none."""
@@ -152,6 +154,20 @@ class Plan:
         if self.price is None:
             return None
         return pricing.cost(self.price, usage, has_reasoning=bool(usage.reasoning_tokens))
+
+    def nano_cost(self, answer: Completion) -> int | None:
+        """What one answer cost, in billionths of the currency unit; None where that is unknown."""
+        usage, price = answer.usage, self.worst_case.price
+        if price is None:
+            return None
+        reasoned = usage.reasoning_tokens or answer.reasoning_content
+        return price.nano_cost(
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            usage.cached_tokens,
+            usage.cache_write_tokens,
+            reasoned,
+        )
 
     def wanted_columns(self) -> list[str] | None:
         """The input columns to carry along, or None for all that are not messages."""
@@ -238,6 +254,14 @@ def make_plan(job: JobSpec, target: Target) -> Plan:
         option=orjson.OPT_SORT_KEYS,
     )
     row_id = _row_id(id_column)
+    price = pricing.price(target.provider, target.model_name, file.model.route)
+    rule = vision_rule(target.model.image if target.model else None, target.model_name)
+    worst_case = WorstCase(price, target.model, rule, strict=file.budget.is_capped)
+    if file.budget.is_capped:
+        if price is None:
+            raise JobError(_unpriced(target))
+        if file.prompt.format is None:  # else each line may set its own
+            worst_case.check(params)
     return Plan(
         job=job,
         target=target,
@@ -245,12 +269,13 @@ def make_plan(job: JobSpec, target: Target) -> Plan:
         renderer=Renderer(file.prompt, params, row_id, _media_reader(job, target, params)),
         check=check,
         params=params,
-        price=pricing.price(target.provider, target.model_name, file.model.route),
+        price=price,
         id_column=id_column,
         row_id=row_id,
         wire=wire,
         stream="the job asks for it" if file.response.stream else must_stream(target.model, params),
         key_base=hashlib.blake2b(asked, digest_size=32).digest(),
+        worst_case=worst_case,
     )
 
 
@@ -315,6 +340,18 @@ def _params(job: JobSpec, target: Target, check: AnswerCheck) -> dict[str, Any]:
         params.setdefault("response_format", wanted)
     # The same parameters in another order are the same prompt, with the same key.
     return dict(sorted(params.items()))
+
+
+def _unpriced(target: Target) -> str:
+    advice = (
+        'simulated answers cost nobody anything; to try a budget, point provider = "dashscope" at a simulator with base_url'
+        if target.starts == "simulator"
+        else "take another model, or the cap out"
+    )
+    return (
+        f"[budget] a cap needs prices, and none is known for {target.model_name} at {target.provider.title}: {advice}. "
+        "Nothing was sent"
+    )
 
 
 def _no_column(key: str, name: str, columns: Sequence[str]) -> str:

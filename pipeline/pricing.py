@@ -150,42 +150,85 @@ def costs(price: Price, columns: Columns) -> list[Decimal | None]:
 
     Raises ValueError where the columns differ in length.
     """
-    places, rates = _whole(price)
-    edges = [rate[0] for rate in rates if rate[0] is not None]
-    bounded = len(edges) == len(rates)
-    unit = 10 ** (places - COST_PLACES)
-    half, odd = divmod(unit, 2)
-    nano = _EXACT.scaleb
-    amounts: list[Decimal | None] = []
-    for prompt, completion, cached, cache_write, reasoning in zip(*columns, strict=True):
+    nano_cost = WholePrice(price).nano_cost
+    return [
+        None if (amount := nano_cost(*usage)) is None else from_nano(amount)
+        for usage in zip(*columns, strict=True)
+    ]
+
+
+def from_nano(amount: int) -> Decimal:
+    """An amount of so many billionths of the currency unit."""
+    return _EXACT.scaleb(amount, -COST_PLACES)
+
+
+def to_nano(amount: Decimal) -> int:
+    """An amount in billionths of the currency unit, what is smaller left off."""
+    return int(_EXACT.scaleb(amount, COST_PLACES))
+
+
+class WholePrice:
+    """A price worked out in whole numbers, for what is done for every row. Amounts are in billionths of the currency unit."""
+
+    def __init__(self, price: Price) -> None:
+        places, self._rates = _whole(price)
+        self._edges = [rate[0] for rate in self._rates if rate[0] is not None]
+        self._bounded = len(self._edges) == len(self._rates)
+        self._unit: int = 10 ** (places - COST_PLACES)
+
+    def nano_cost(
+        self,
+        prompt: int | None,
+        completion: int | None,
+        cached: int | None,
+        cache_write: int | None,
+        reasoning: object,
+    ) -> int | None:
+        """`cost` of one answer; `reasoning` is true where it contains some."""
         if prompt is None or completion is None:
-            amounts.append(None)
-            continue
-        tier = bisect_left(edges, prompt)
+            return None
+        tier = bisect_left(self._edges, prompt)
         hit, written = cached or 0, cache_write or 0
         plain = prompt - hit - written
-        if plain < 0 or hit < 0 or written < 0 or completion < 0 or (bounded and tier == len(edges)):
-            amounts.append(None)
-            continue
-        _, input_, output, thinking, implicit, explicit, create = rates[tier]
+        beyond = self._bounded and tier == len(self._edges)
+        if plain < 0 or hit < 0 or written < 0 or completion < 0 or beyond:
+            return None
+        _, input_, output, thinking, implicit, explicit, create = self._rates[tier]
         amount = plain * input_ + completion * (thinking if reasoning else output)
         if hit:
             share = implicit if cache_write is None else explicit
             if share is None:
-                amounts.append(None)
-                continue
+                return None
             amount += hit * share
         if written:
             if create is None:
-                amounts.append(None)
-                continue
+                return None
             amount += written * create
-        if unit > 1:
-            amount, rest = divmod(amount, unit)
+        if self._unit > 1:
+            half, odd = divmod(self._unit, 2)
+            amount, rest = divmod(amount, self._unit)
             if rest > half or (rest == half and not odd and amount & 1):
                 amount += 1
-        amounts.append(nano(amount, -COST_PLACES))
-    return amounts
+        return amount
+
+    def nano_most(self, prompt: int, completion: int, *, thinking: bool, marks: bool) -> int:
+        """The most that up to so many tokens can cost, over every tier a prompt of that size or less may fall into.
+
+        `thinking`: the answer may contain reasoning. `marks`: prompt tokens may be written to a cache. Above the last tier its
+        prices count on: what a larger prompt costs is not known.
+        """
+        most = 0
+        last = self._rates[-1]
+        for rate in self._rates:
+            edge, input_, output, thought, implicit, explicit, create = rate
+            if marks:
+                input_ = max(input_, implicit or 0, explicit or 0, create or 0)
+            tokens = prompt if edge is None or prompt <= edge or rate is last else edge
+            amount = tokens * input_ + completion * (max(output, thought) if thinking else output)
+            most = max(most, amount)
+            if tokens == prompt:
+                break
+        return -(-most // self._unit)
 
 
 class _WholeRate(NamedTuple):

@@ -17,6 +17,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.budget import Spend
+from pipeline.pricing import from_nano
 from pipeline.records import FailureKind, Outcome, Status
 from pipeline.run_log import Notes
 from pipeline.totals import Costs, Totals
@@ -85,7 +87,11 @@ class LimitsView(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """One moment of a run. `eta_s` is None until rows have settled; `cost` is None where any price is unknown."""
+    """One moment of a run. `eta_s` is None until rows have settled; `cost` is None where any price is unknown.
+
+    `spent` is what the run folder spent and may have spent, `projected` what it will come to if rows go on as they did, `cap` the
+    job's max_cost.
+    """
 
     done: int
     rows: int
@@ -98,26 +104,39 @@ class Snapshot(NamedTuple):
     rows_per_s: float
     cost: Decimal | None
     currency: str | None
+    spent: Decimal | None = None
+    projected: Decimal | None = None
+    cap: Decimal | None = None
+
+
+_AMOUNTS = ("cost", "spent", "projected", "cap")
 
 
 def as_json(snapshot: Snapshot) -> dict[str, Any]:
     """A snapshot for `status` to read from another process; `from_json` is its inverse."""
-    cost = None if snapshot.cost is None else str(snapshot.cost)
-    return {**snapshot._asdict(), "limits": snapshot.limits._asdict(), "cost": cost}
+    data = {**snapshot._asdict(), "limits": snapshot.limits._asdict()}
+    return data | {name: str(data[name]) for name in _AMOUNTS if data[name] is not None}
 
 
 def from_json(data: dict[str, Any]) -> Snapshot:
-    cost = None if data["cost"] is None else Decimal(data["cost"])
-    return Snapshot(**{**data, "limits": LimitsView(**data["limits"]), "cost": cost})
+    amounts = {name: Decimal(data[name]) for name in _AMOUNTS if data[name] is not None}
+    return Snapshot(**{**data, "limits": LimitsView(**data["limits"]), **amounts})
 
 
 class Meter:
     """Turns counters into snapshots; remembers the last minute to tell the speed."""
 
-    def __init__(self, counters: Counters, limits: Callable[[], LimitsView], currency: str | None) -> None:
+    def __init__(
+        self,
+        counters: Counters,
+        limits: Callable[[], LimitsView],
+        currency: str | None,
+        spend: Callable[[], Spend],
+    ) -> None:
         self._counters = counters
         self._limits = limits
         self._currency = currency
+        self._spend = spend
         self._seen: deque[tuple[float, int]] = deque()
 
     def snapshot(self, now_s: float) -> Snapshot:
@@ -128,6 +147,9 @@ class Meter:
         since_s, before = self._seen[0]
         speed = (counters.settled_now - before) / (now_s - since_s) if now_s > since_s else 0.0
         ok, failed = totals.status[Status.OK], totals.status[Status.FAILED]
+        spend = self._spend()
+        spent = None if totals.known_cost is None else from_nano(spend.paid + spend.maybe)
+        left = counters.rows - totals.rows
         return Snapshot(
             done=totals.rows,
             rows=counters.rows,
@@ -140,6 +162,9 @@ class Meter:
             rows_per_s=speed,
             cost=totals.known_cost,
             currency=self._currency,
+            spent=spent,
+            projected=None if spent is None or not totals.rows else spent + totals.cost / totals.rows * left,
+            cap=None if spend.cap is None else from_nano(spend.cap),
         )
 
 
@@ -155,14 +180,22 @@ def facts(snapshot: Snapshot) -> list[str]:
     said.append(f"tok/min {limits.tokens_last_minute:,}{_of(limits.tokens_per_minute)}")
     if limits.cooling_s > 0:
         said.append(f"cooling down {limits.cooling_s:.0f}s")
-    cost = (
-        "cost unknown"
-        if snapshot.cost is None
-        else f"cost {snapshot.cost:.4f} {snapshot.currency or ''}".rstrip()
-    )
-    said.append(cost)
+    said += _money(snapshot)
     said.append(f"ETA {clock(snapshot.eta_s)}")
     return said
+
+
+def _money(snapshot: Snapshot) -> list[str]:
+    if snapshot.cost is None:
+        return ["cost unknown"]
+    unit = f" {snapshot.currency}" if snapshot.currency else ""
+    if snapshot.cap is None or snapshot.spent is None:
+        words = [f"cost {snapshot.cost:.4f}{unit}"]
+    else:
+        words = [f"spent {snapshot.spent:.4f} of {snapshot.cap.normalize():f}{unit}"]
+    if snapshot.projected is not None:
+        words.append(f"projected {snapshot.projected:.4f}{unit}")
+    return words
 
 
 def clock(seconds: float | None) -> str:

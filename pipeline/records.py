@@ -103,13 +103,17 @@ class Prompt:
 
 @dataclass(slots=True)
 class Request:
-    """An encoded prompt: the exact bytes to send. `tokens_estimate` covers the prompt, in tokens."""
+    """An encoded prompt: the exact bytes to send. `tokens_estimate` covers the prompt, in tokens.
+
+    `most_cost` is the most that one attempt can be billed, in billionths of the currency unit; 0 where there is no price.
+    """
 
     index: int
     row_id: str
     key: str
     body: bytes
     tokens_estimate: int
+    most_cost: int = 0
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import tenacity
 
+from pipeline.budget import Budget, Held
 from pipeline.expectation import Expectation
 from pipeline.failures import POLICIES, Policy, status_of
 from pipeline.journal import Journal
@@ -98,6 +99,7 @@ class Asker:
 
     transport: Transport
     gate: Gate
+    budget: Budget
     expectation: Expectation
     journal: Journal
     encode: Callable[[Prompt], Request]
@@ -121,6 +123,8 @@ class Asker:
         """
         row = _RowState(prompt, request, began_s=asyncio.get_running_loop().time())
         result = await self._attempt(row, sending)
+        if result is None:
+            return None
         if isinstance(result, Failure):
             following = self._next(row, result)
             if following is Next.AGAIN:
@@ -132,7 +136,15 @@ class Asker:
                 return RunEnded(result)
         return self._outcome(row, result)
 
-    async def _attempt(self, row: _RowState, sending: dict[int, float]) -> Completion | Failure:
+    async def _attempt(self, row: _RowState, sending: dict[int, float]) -> Completion | Failure | None:
+        """One attempt; None where the budget has no room for it, and the run stops."""
+        held = await self.budget.hold(row.request.most_cost)
+        if held is None:
+            return None
+        with held:
+            return await self._within(held, row, sending)
+
+    async def _within(self, held: Held, row: _RowState, sending: dict[int, float]) -> Completion | Failure:
         loop = asyncio.get_running_loop()
         queued_s = loop.time()
         reserved = self.expectation.tokens(row.request.tokens_estimate)
@@ -145,13 +157,16 @@ class Asker:
             # The limits' line may be longer than a row's deadline, which is for what the row itself meets.
             row.began_s += queue_s
             sending[row.request.index] = row.admitted_s
-            await self.journal.begin_attempt(row.request.index)
+            held.sent = True
+            await self.journal.begin_attempt(row.request.index, held.amount, held.month.month)
             if row.started_at_us is None:
                 row.started_at_us = self.wall_us()
             row.attempts += 1
             self.counters.sent += 1
             result = await self._send(row)
-            used = self._used_tokens(row, result)
+            answer = self._answer(row, result)
+            held.settle(answer, maybe_paid=isinstance(result, Failure) and result.maybe_paid)
+            used = self._used_tokens(row, result, answer)
         finally:
             sending.pop(row.request.index, None)
             self.gate.release(reserved, used)
@@ -209,12 +224,20 @@ class Asker:
         row.fields = checked
         return result
 
-    def _used_tokens(self, row: _RowState, result: Completion | Failure) -> int | None:
+    @staticmethod
+    def _answer(row: _RowState, result: Completion | Failure) -> Completion | None:
+        """The answer that an attempt brought, valid or not."""
+        if isinstance(result, Completion):
+            return result
+        return row.answer if result.kind is FailureKind.INVALID_ANSWER else None
+
+    def _used_tokens(
+        self, row: _RowState, result: Completion | Failure, answer: Completion | None
+    ) -> int | None:
         """The tokens a reply used up of the quota; None where that is unknown. Teaches the expectation."""
-        answered = isinstance(result, Completion) or result.kind is FailureKind.INVALID_ANSWER
-        if not answered or row.answer is None:
+        if answer is None:
             return None if isinstance(result, Failure) and result.maybe_paid else 0
-        usage = row.answer.usage
+        usage = answer.usage
         if usage.prompt_tokens is None or usage.completion_tokens is None:
             return None
         self.expectation.learn(row.request.tokens_estimate, usage.prompt_tokens, usage.completion_tokens)
@@ -293,6 +316,9 @@ class Asker:
             if row.invalid is not None and row.answer is not None:
                 row.request = self._repaired(row, row.invalid, row.answer)
             result = await self._attempt(row, sending)
+            if result is None:
+                following = Next.LEAVE
+                return first
             following = self._next(row, result) if isinstance(result, Failure) else Next.SETTLE
             return result
 

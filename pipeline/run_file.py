@@ -10,6 +10,7 @@ from pipeline import __version__
 from pipeline.live import metrics_may_fail
 from pipeline.metrics import MetricsFile
 from pipeline.opening import Opened
+from pipeline.pricing import from_nano
 from pipeline.progress import Counters
 from pipeline.records import Status
 from pipeline.summary import RunSummary, Stop, ending
@@ -28,6 +29,9 @@ def summed_up(facts: RunFacts, counters: Counters, stop: Stop | None, elapsed_s:
     """The summary of a run that has come to its end."""
     opened, totals = facts.opened, counters.totals
     folder, job = opened.folder, opened.plan.job.file
+    priced = opened.plan.price is not None
+    paid, maybe = folder.journal.spend()
+    cap = job.budget.max_cost
     code, reason = ending(stop, totals, opened.rows, job.budget.error_threshold)
     return RunSummary(
         job=job.name,
@@ -40,6 +44,9 @@ def summed_up(facts: RunFacts, counters: Counters, stop: Stop | None, elapsed_s:
         errors=dict(totals.errors),
         tokens=dict(totals.tokens),
         cost=None if totals.known_cost is None else str(totals.known_cost),
+        spent=str(from_nano(paid + maybe)) if priced else None,
+        maybe_cost=str(from_nano(maybe)) if priced else None,
+        max_cost=None if cap is None else str(cap),
         currency=opened.layout.currency,
         attempts=totals.attempts,
         maybe_paid=None if folder.forgot else totals.maybe_paid + folder.journal.maybe_paid(),

@@ -22,6 +22,8 @@ class RunSummary:
     `streamed` says why answers were streamed, null where they came whole.
     Of this run alone: `sent` counts requests, `reused` rows that took an answer of earlier work in this folder,
     `deduplicated` rows that took the answer of an identical prompt; `changed` says what is new since the last run.
+    `spent` is what counts against `max_cost`: what all attempts in this folder cost, whether a row holds their answer or not, and
+    within it `maybe_cost`, the worst cases of those that may have been billed without an answer.
     `cost` is null where any answer's price is unknown, `maybe_paid` where the journal was once damaged, and with it the
     knowledge of what was in flight; `damaged` says what this run found damaged.
     """
@@ -36,6 +38,9 @@ class RunSummary:
     errors: dict[str, int]
     tokens: dict[str, int]
     cost: str | None
+    spent: str | None
+    maybe_cost: str | None
+    max_cost: str | None
     currency: str | None
     attempts: int
     maybe_paid: int | None

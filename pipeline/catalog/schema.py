@@ -96,7 +96,8 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     `non_stream_thinking`: it may think in a plain call. `json_object`: response_format json_object works
     (`thinking_off`: only without thinking). `batch_share` is the share of the real-time price on the batch
     routes; None where the model is not known to have them. `batch_cache_discount`: cache shares apply there
-    too. `native_multimodal`: natively served on the multimodal path.
+    too. `native_multimodal`: natively served on the multimodal path. `max_output_tokens` and
+    `max_thinking_tokens` are the most an answer and the reasoning before it can be, each by itself.
     """
 
     checked: date
@@ -115,6 +116,8 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     tokenizer: str | None = None
     image: Image | None = None
     context_tokens: Count | None = None
+    max_output_tokens: Count | None = None
+    max_thinking_tokens: Count | None = None
 
     def __post_init__(self) -> None:
         edges = [tier.up_to_prompt_tokens for tier in self.tiers]

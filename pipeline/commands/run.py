@@ -24,6 +24,7 @@ def carry_out(
     output_path: str | None,
     limit: int | None,
     deadline: str | None,
+    max_cost: str | None,
     retry_failed: str | None,
     metrics: Path | None,
     log_format: LogFormat,
@@ -32,6 +33,8 @@ def carry_out(
     """Run or resume a job; the summary goes to stdout, all else to stderr."""
     notes = Notes(stream=sys.stderr, quiet=quiet, format=log_format, now=now)
     with signals_interrupt():
+        if max_cost is not None:
+            overrides = (*overrides, f"budget.max_cost={max_cost}")
         plan = read_plan(job, overrides, input_path=input_path, output_path=output_path)
         options = RunOptions(
             limit=limit,

@@ -41,6 +41,7 @@ class JobSpec:
 
     `file` is the checked job file; `input_path` may be a glob, and on S3. `output_path` is the run folder; `output` is the place
     in which the results lie: the same, another folder, or on S3. `answer_schema` is the JSON Schema of the answers or None.
+    `shared_state` is the folder of what the user's runs on this machine share; None where the environment names none.
     """
 
     file: JobFile
@@ -53,6 +54,7 @@ class JobSpec:
     params: dict[str, Any]
     answer_schema: dict[str, Any] | None
     ca_file: Path | None
+    shared_state: Path | None
 
     @property
     def folder(self) -> Path:
@@ -126,6 +128,7 @@ def load_job(path: Path, *, overrides: Sequence[str], env: Mapping[str, str], no
         params=_params(file.params, placed),
         answer_schema=_answer_schema(file.response.json_schema, placed),
         ca_file=placed(file.transport.ca_file) if file.transport.ca_file else None,
+        shared_state=_shared_state(env),
     )
 
 
@@ -174,6 +177,15 @@ def _absolute(folder: Path, path: str) -> Path:
         return Path(*found.parts[:head]).resolve().joinpath(*found.parts[head:])
     except (OSError, RuntimeError) as error:  # no such user after "~", links in a circle
         raise JobError(f"the path {path!r} cannot be followed: {error}") from None
+
+
+def _shared_state(env: Mapping[str, str]) -> Path | None:
+    """Where state is kept by the XDG Base Directory Specification, by which a relative path in a variable is ignored."""
+    for variable, below in (("XDG_STATE_HOME", "promptmill"), ("HOME", ".local/state/promptmill")):
+        folder = Path(env.get(variable, ""))
+        if folder.is_absolute():
+            return folder / below
+    return None
 
 
 def _run_folder(output: OutputSection, placed: Callable[[str], Path]) -> Path:

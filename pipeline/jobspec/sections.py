@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterator
 from datetime import time
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -107,6 +108,8 @@ def _json_only(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+# Billionths of it still fit 64 bits.
+Money = Annotated[Decimal, Field(gt=0, le=1_000_000_000)]
 Seconds = Annotated[float, BeforeValidator(seconds)]
 WindowText = Annotated[str, AfterValidator(_window)]
 ZoneName = Annotated[str, AfterValidator(_zone)]
@@ -221,6 +224,9 @@ class RetrySection(Section):
 
 
 class BudgetSection(Section):
+    max_cost: Money | None = None
+    max_cost_per_month: Money | None = None
+    scope: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     deadline: Seconds | None = None
     window: WindowText | None = None
     time_zone: ZoneName | None = None
@@ -231,7 +237,13 @@ class BudgetSection(Section):
     def _zone_of_window(self) -> "BudgetSection":
         if self.time_zone is not None and self.window is None:
             raise ValueError("time_zone says by which clock the window is meant: it goes with window")
+        if "scope" in self.model_fields_set and self.max_cost_per_month is None:
+            raise ValueError("scope says which runs share max_cost_per_month: it goes with that")
         return self
+
+    @property
+    def is_capped(self) -> bool:
+        return self.max_cost is not None or self.max_cost_per_month is not None
 
     @property
     def hours(self) -> Window | None:

@@ -20,6 +20,7 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline.answers import KnownAnswers, read_outcomes
+from pipeline.budget import Budget, BudgetSpec
 from pipeline.dataset import Dataset, open_dataset
 from pipeline.expectation import Expectation
 from pipeline.failures import Dialect
@@ -141,6 +142,11 @@ def tenth_of_a_cent_a_token(outcomes: Sequence[Outcome]) -> list[Decimal | None]
     ]
 
 
+def nano_cost(answer: Completion) -> int:
+    """The same price, in billionths."""
+    return 1_000_000 * (answer.usage.total_tokens or 0)
+
+
 class Ran(NamedTuple):
     """What a run came to. `taken` are the attempts an earlier run left open, `damage` what was found damaged."""
 
@@ -176,6 +182,7 @@ class Rig:
     disk: Disk | None = None
     at: Path | None = None
     costs: Costs = tenth_of_a_cent_a_token
+    max_cost: int | None = None  # in billionths
 
     def __post_init__(self) -> None:
         self.out = self.at or self.folder / "run"
@@ -268,6 +275,16 @@ class Rig:
         asker = Asker(
             transport=transport,
             gate=LocalGate(limits),
+            budget=Budget(
+                BudgetSpec(
+                    cap=self.max_cost,
+                    currency="CNY",
+                    cost=nano_cost,
+                    month=lambda: 202601,
+                    note=journal.add_spent,
+                ),
+                journal.spent.sums(),
+            ),
             expectation=Expectation(2),
             journal=journal,
             encode=self.encode,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import RunFolderBusy, RunFolderError
-from pipeline.journal import FILE_NAME, Journal, JournalView, view
+from pipeline.journal import FILE_NAME, JOURNAL_VERSION, Journal, JournalView, view
 from pipeline.records import (
     Completion,
     Failure,
@@ -248,7 +248,9 @@ def test_a_view_opens_folders_of_any_name_and_after_the_run_too(tmp_path: Path) 
         journal.write_manifest({"name": "n"})
 
     with_journal(folder, use)
-    assert view(folder) == JournalView({"journal_version": "3", "name": "n", "rows_per_part": "4"}, [], [], 0)
+    assert view(folder) == JournalView(
+        {"journal_version": str(JOURNAL_VERSION), "name": "n", "rows_per_part": "4"}, [], [], 0
+    )
 
 
 def test_a_view_of_what_is_no_run_folder_says_so(tmp_path: Path) -> None:
@@ -264,7 +266,7 @@ def test_a_journal_of_another_version_is_left_alone(tmp_path: Path) -> None:
         journal.write_manifest({"journal_version": "99"})
 
     with_journal(tmp_path, use)
-    with pytest.raises(RunFolderError, match="journal 99, here 3"):
+    with pytest.raises(RunFolderError, match=f"journal 99, here {JOURNAL_VERSION}"):
         Journal(tmp_path)
 
 

@@ -10,6 +10,7 @@ from decimal import Decimal
 import pytest
 from rich.console import Console
 
+from pipeline.budget import Spend
 from pipeline.progress import (
     Counters,
     LimitsView,
@@ -81,8 +82,8 @@ def counters(rows: int = 40, *, priced: bool = True) -> Counters:
     return Counters(rows, Totals(), penny if priced else priceless)
 
 
-def meter(counted: Counters, currency: str | None = "CNY") -> Meter:
-    return Meter(counted, lambda: IDLE, currency)
+def meter(counted: Counters, currency: str | None = "CNY", spend: Spend = Spend(0, 0, 0, None)) -> Meter:
+    return Meter(counted, lambda: IDLE, currency, lambda: spend)
 
 
 # Figures
@@ -134,8 +135,27 @@ def test_rows_of_earlier_runs_count_as_done_but_not_for_the_speed() -> None:
 
 
 def test_a_snapshot_travels_through_json() -> None:
-    for snapshot in (MIDWAY, MIDWAY._replace(cost=None, currency=None, eta_s=None)):
+    money = {"spent": Decimal("1235.5"), "projected": Decimal(10_000), "cap": Decimal("1e4")}
+    for snapshot in (MIDWAY, MIDWAY._replace(cost=None, currency=None, eta_s=None), MIDWAY._replace(**money)):
         assert from_json(json.loads(json.dumps(as_json(snapshot)))) == snapshot
+
+
+def test_a_projection_goes_on_from_what_is_spent_at_the_cost_of_a_row_so_far() -> None:
+    """What may have been paid without an answer is spent, but says nothing of what the next rows cost."""
+    counted = counters(40)
+    for index in range(10):
+        counted.settle(answered(index))
+    seen = meter(counted, spend=Spend(150_000_000, 50_000_000, 7, 2_500_000_000)).snapshot(0.0)
+    assert (seen.spent, seen.projected, seen.cap) == (Decimal("0.2"), Decimal("0.5"), Decimal("2.5"))
+    before = meter(counters(40)).snapshot(0.0)
+    assert (before.spent, before.projected, before.cap) == (0, None, None)
+
+
+def test_nothing_is_projected_where_a_price_is_unknown() -> None:
+    counted = counters(priced=False)
+    counted.settle(answered(0))
+    seen = meter(counted).snapshot(0.0)
+    assert (seen.spent, seen.projected) == (None, None)
 
 
 # Words
@@ -154,6 +174,13 @@ def test_the_facts_of_a_run() -> None:
         "cost 1234.5679 CNY",
         "ETA 124:00:00",
     ]
+
+
+def test_the_facts_tell_spend_projected_total_and_cap() -> None:
+    seen = MIDWAY._replace(spent=Decimal("1235.5"), projected=Decimal(9_000))
+    assert facts(seen)[-3:] == ["cost 1234.5679 CNY", "projected 9000.0000 CNY", "ETA 124:00:00"]
+    capped = seen._replace(cap=Decimal("1e4"))
+    assert facts(capped)[-3:] == ["spent 1235.5000 of 10000 CNY", "projected 9000.0000 CNY", "ETA 124:00:00"]
 
 
 def test_what_there_is_not_is_left_out() -> None:
@@ -229,7 +256,7 @@ def test_elsewhere_than_on_a_terminal_there_is_a_line_every_five_seconds() -> No
     lines = stream.getvalue().splitlines()
     assert len(lines) == 2
     assert lines[0] == (
-        "job: 1/40 rows, ok 1, failed 0, retrying 0, in flight 0/4, req/min 0, tok/min 0, cost 0.0100 CNY, ETA 0:03:15"
+        "job: 1/40 rows, ok 1, failed 0, retrying 0, in flight 0/4, req/min 0, tok/min 0, cost 0.0100 CNY, projected 0.3900 CNY, ETA 0:03:15"
     )
     assert "\x1b" not in stream.getvalue()
 
