@@ -104,9 +104,10 @@ class Held:
             return
         if not self.sent:
             self._budget.settle(self, 0, 0)
-        elif kind is not None and issubclass(kind, Exception):
-            self._budget.settle(self, 0, self.amount)
-        # Else it is cut off on the wire: it stays held, and in the journal, as what may have been paid.
+        else:  # it is cut off on the wire, or a bug of ours met its answer
+            self._open = False
+            cut = kind is not None and not issubclass(kind, Exception)
+            self._budget.settle(self, 0, self.amount, in_journal=cut)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,9 +165,11 @@ class Budget:
         now_s = asyncio.get_running_loop().time()
         if now_s >= self._look_s:
             self._look(now_s)
+        if self._refused is not None:
+            return None
         if not self._line and self._fits(amount):
             return self._take(amount)
-        if self._refused is not None or (not self._line and self._never_fits(amount)):
+        if not self._line and self._never_fits(amount):
             self._refuse(amount)
             return None
         future: asyncio.Future[Held | None] = asyncio.get_running_loop().create_future()
@@ -178,8 +181,11 @@ class Budget:
                 self.settle(held, 0, 0)
             raise
 
-    def settle(self, held: Held, paid: int, maybe: int) -> None:
-        """Let go of what was held, and count what it came to."""
+    def settle(self, held: Held, paid: int, maybe: int, *, in_journal: bool = False) -> None:
+        """Let go of what was held, and count what it came to.
+
+        `in_journal`: the journal has it as an open attempt, which the next run counts.
+        """
         amount, month = held.amount, held.month
         self._used += paid + maybe - amount
         self._held -= amount
@@ -187,7 +193,8 @@ class Budget:
         if paid or maybe:
             month.paid += paid
             month.maybe += maybe
-            self._spec.note(month.month, paid, maybe)
+            if not in_journal:
+                self._spec.note(month.month, paid, maybe)
         if self._line:
             self._serve()
 
@@ -199,13 +206,14 @@ class Budget:
     def _fits(self, amount: int) -> bool:
         if self._cap is not None and self._used + amount > self._cap:
             return False
-        if self._grants is None:
-            return True
+        return self._grants is None or self._is_granted(self._grants, amount)
+
+    def _is_granted(self, grants: Grants, amount: int) -> bool:
         this = self._this
-        used = this.paid + this.maybe + this.held
-        if used + amount > this.granted:
-            this.granted = self._grants.grant(this, amount)
-        return used + amount <= this.granted
+        needed = this.paid + this.maybe + this.held + amount
+        if needed > this.granted:
+            this.granted = grants.grant(this, amount)
+        return needed <= this.granted
 
     def _take(self, amount: int) -> Held:
         self._used += amount
@@ -217,9 +225,11 @@ class Budget:
         """Whether it does not fit though nothing under way were billed."""
         if self._cap is not None and self._used - self._held + amount > self._cap:
             return True
-        this = self._this
-        return self._grants is not None and (
-            not this.held or this.spent + amount > self._grants.room(this.month)
+        grants, this = self._grants, self._this
+        return (
+            grants is not None
+            and not self._is_granted(grants, amount)
+            and (not this.held or this.spent + amount > grants.room(this.month))
         )
 
     def _serve(self) -> None:
@@ -245,9 +255,8 @@ class Budget:
         for _, future in line:
             if not future.done():
                 future.set_result(None)
-        if self._refused is None:
-            self._refused = amount
-            self.on_full()
+        self._refused = amount
+        self.on_full()
 
     def refusal(self) -> str:
         """Why nothing more fits, with the figures of now, and what to do next."""

@@ -134,7 +134,7 @@ class MonthlyLedger:
             self._put(spend)
 
     def close(self, months: Iterable[MonthSpend]) -> None:
-        """Give back all that is not spent, and close. What is held yet was cut off, and may have been paid."""
+        """Give back all that is not spent, and close."""
         with closing(self._db), self._transaction():
             for spend in months:
                 spend.granted = spend.spent + spend.held

@@ -72,9 +72,10 @@ class WorstCase:
         if self._last is None or self._last[0] is not params:
             self._last = (params, self._output(params))
         output = self._last[1]
-        tokens = min(self._prompt_tokens(prompt, body, output), self._context)
-        marks = b'"cache_control"' in body
-        return self.price.nano_most(tokens, output.tokens, thinking=output.thinking, marks=marks)
+        tokens, marks = self._prompt_tokens(prompt, body, output)
+        return self.price.nano_most(
+            min(tokens, self._context), output.tokens, thinking=output.thinking, marks=marks
+        )
 
     def check(self, params: Mapping[str, Any]) -> None:
         """Raise JobError where a job's own parameters leave its answers without a bound, or with a price apart."""
@@ -136,22 +137,25 @@ class WorstCase:
             raise EncodeError(advice)
         return _ANY_OUTPUT_TOKENS
 
-    def _prompt_tokens(self, prompt: Prompt, body: bytes, output: _Output) -> int:
-        if output.hidden or b"fileid://" in body:
-            return self._context
+    def _prompt_tokens(self, prompt: Prompt, body: bytes, output: _Output) -> tuple[int, bool]:
+        """The most tokens of a prompt, and whether it carries cache marks."""
         text_bytes = len(body)
         if not body.isascii() and not unicodedata.is_normalized("NFC", text := body.decode()):
             # Some characters have no composed form, and become three times as long.
             text_bytes = max(text_bytes, len(unicodedata.normalize("NFC", text).encode()))
-        media = 0
+        tokens = self._context if output.hidden else _TEMPLATE_TOKENS
+        marks = False
         for message in prompt.messages:
             content = message.get("content")
             if type(content) is list:
                 for part in content:
-                    tokens, address_bytes = self._part(part, prompt.params)
-                    media += tokens
+                    more, address_bytes = self._part(part, prompt.params)
+                    tokens += more
                     text_bytes -= address_bytes
-        return text_bytes * (2 if output.doubled else 1) + media + _TEMPLATE_TOKENS
+                    marks = marks or (isinstance(part, dict) and "cache_control" in part)
+            elif type(content) is str and content.startswith("fileid://"):
+                tokens += self._context
+        return tokens + text_bytes * (2 if output.doubled else 1), marks
 
     def _part(self, part: Any, params: Mapping[str, Any]) -> tuple[int, int]:
         """The most tokens of a content part that is no text, and the bytes of its addresses, which no tokens are made of."""

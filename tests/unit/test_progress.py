@@ -82,7 +82,10 @@ def counters(rows: int = 40, *, priced: bool = True) -> Counters:
     return Counters(rows, Totals(), penny if priced else priceless)
 
 
-def meter(counted: Counters, currency: str | None = "CNY", spend: Spend = Spend(0, 0, 0, None)) -> Meter:
+NOTHING_SPENT = Spend(0, 0, 0, None)
+
+
+def meter(counted: Counters, currency: str | None = "CNY", spend: Spend = NOTHING_SPENT) -> Meter:
     return Meter(counted, lambda: IDLE, currency, lambda: spend)
 
 
@@ -256,7 +259,8 @@ def test_elsewhere_than_on_a_terminal_there_is_a_line_every_five_seconds() -> No
     lines = stream.getvalue().splitlines()
     assert len(lines) == 2
     assert lines[0] == (
-        "job: 1/40 rows, ok 1, failed 0, retrying 0, in flight 0/4, req/min 0, tok/min 0, cost 0.0100 CNY, projected 0.3900 CNY, ETA 0:03:15"
+        "job: 1/40 rows, ok 1, failed 0, retrying 0, in flight 0/4, req/min 0, tok/min 0, "
+        "cost 0.0100 CNY, projected 0.3900 CNY, ETA 0:03:15"
     )
     assert "\x1b" not in stream.getvalue()
 
