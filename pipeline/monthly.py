@@ -13,9 +13,11 @@ resumed runs of a folder count once.
 A month is one of UTC, the same for every job and machine, and an attempt belongs to the month in which it was begun.
 """
 
+import os
 import sqlite3
+import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -31,7 +33,7 @@ from pipeline.private import make_private_file, make_private_folder
 LEDGER_NAME = "ledger.sqlite"
 _VERSION = 1
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS spend (scope TEXT NOT NULL, month INTEGER NOT NULL, folder TEXT NOT NULL, currency TEXT NOT NULL,
+CREATE TABLE spend (scope TEXT NOT NULL, month INTEGER NOT NULL, folder TEXT NOT NULL, currency TEXT NOT NULL,
     path TEXT NOT NULL, job TEXT NOT NULL, paid INTEGER NOT NULL, maybe INTEGER NOT NULL, granted INTEGER NOT NULL,
     updated TEXT NOT NULL, PRIMARY KEY (scope, month, folder)) WITHOUT ROWID
 """
@@ -73,26 +75,23 @@ class MonthlyLedger:
         self._scope = scope
         self._now = now
         try:
-            make_private_folder(file.parent)
-            make_private_file(file)
+            _make(file)
             self._db = sqlite3.connect(file, isolation_level=None, timeout=_PATIENCE_S)
-            self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")  # shared by all runs, and written seldom
-            self._db.execute(_SCHEMA)
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                self._db.execute(f"PRAGMA user_version = {_VERSION}")
         except (OSError, sqlite3.Error) as error:
-            advice = "Put a copy of it back, or remove it: then what was spent this month is not counted" if (
-                isinstance(error, sqlite3.Error) and is_damage(error)
-            ) else "Make it writable, or take max_cost_per_month out"  # fmt: skip
+            if isinstance(error, sqlite3.Error) and is_damage(error):
+                advice = "Put a copy of it back, or remove it: then what was spent this month is not counted"
+            else:
+                advice = "Make it writable, or take max_cost_per_month out"
             raise SetupError(
                 f"the ledger of months {file} cannot be used: {error}. Nothing was sent. {advice}"
             ) from error
-        if version not in (0, _VERSION):
+        if version != _VERSION:
             self._db.close()
             raise SetupError(
-                f"the ledger of months {file} was written by a later version of promptmill: use that version. Nothing was sent"
+                f"the ledger of months {file} was written by another version of promptmill (ledger {version}, here {_VERSION}): "
+                "use that version. Nothing was sent"
             )
 
     def begin(self, months: Iterable[MonthSpend], *, exact: bool) -> None:
@@ -175,6 +174,24 @@ class MonthlyLedger:
                 f"the ledger of months {self._file} cannot be written any more: {error}. Nothing more is sent; make it writable "
                 "and run the same command again"
             ) from error
+
+
+def _make(file: Path) -> None:
+    """Make an empty ledger where there is none: whole or not at all, whoever else makes it at that moment."""
+    if file.exists():
+        return
+    make_private_folder(file.parent)
+    scratch = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
+    try:
+        make_private_file(scratch)
+        with closing(sqlite3.connect(scratch, isolation_level=None)) as db:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute(_SCHEMA)
+            db.execute(f"PRAGMA user_version = {_VERSION}")
+        with suppress(FileExistsError):
+            os.link(scratch, file)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 class LedgerRow(NamedTuple):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from pipeline.errors import PromptmillError, SetupError
-from pipeline.selftest import crashes, faults, memory, order, pace, rows, secrecy
+from pipeline.selftest import budget, crashes, faults, memory, order, pace, rows, secrecy
 from pipeline.selftest.place import Place, child_environment, together
 from pipeline.selftest.verdict import Verdict
 
@@ -34,9 +34,7 @@ PROMISES: tuple[Promise, ...] = (
     Promise(number=1, says="rows out = rows in", check=rows.check),
     Promise(number=2, says="kill -9 loses nothing", check=crashes.check),
     Promise(number=3, says="the limits hold", check=pace.check),
-    Promise(
-        number=4, says="the budget holds", absent="not in this version: a job cannot name a max_cost yet"
-    ),
+    Promise(number=4, says="the budget holds", check=budget.check),
     Promise(number=5, says="memory does not grow", check=memory.check),
     Promise(number=6, says="failures are classified", check=faults.check),
     Promise(number=7, says="no secret gets out", check=secrecy.check),

@@ -51,6 +51,7 @@ from pipeline.retry import Asker, RetrySpec
 from pipeline.run_folder import Identity, RunFolder, sum_parts
 from pipeline.runner import Runner
 from pipeline.storage import RESULTS, Disk, LocalFiles
+from pipeline.summary import Stop
 from pipeline.totals import Costs, PartRecord
 from pipeline.transport import Sink, Transport
 
@@ -182,7 +183,10 @@ class Rig:
     disk: Disk | None = None
     at: Path | None = None
     costs: Costs = tenth_of_a_cent_a_token
+    nano_cost: Callable[[Completion], int | None] = nano_cost
+    worst_case: Callable[[Prompt, bytes], int] = lambda prompt, body: 0
     max_cost: int | None = None  # in billionths
+    params: dict[str, Any] = field(default_factory=lambda: {"temperature": 0})
 
     def __post_init__(self) -> None:
         self.out = self.at or self.folder / "run"
@@ -265,26 +269,26 @@ class Rig:
             counters.totals.add(kept, self.costs(kept))
         to_open = self.to_open(journal, parts)
         feeder = self.feeder(journal, counters, to_open)
-        renderer = Renderer(PromptSection(user="Say: {{ text }}"), {"temperature": 0}, row_id)
+        renderer = Renderer(PromptSection(user="Say: {{ text }}"), self.params, row_id)
         loop = asyncio.get_running_loop()
         limits = Limits(
             requests_per_minute=self.requests_per_minute,
             tokens_per_minute=None,
             max_concurrency=self.max_concurrency,
         )
+        spec = BudgetSpec(
+            cap=self.max_cost,
+            currency="CNY",
+            cost=self.nano_cost,
+            month=lambda: 202601,
+            note=journal.add_spent,
+        )
+        budget = Budget(spec, journal.spent.sums())
+        budget.on_full = lambda: runner.stop(Stop(5, budget.refusal()), self.row_deadline_s)
         asker = Asker(
             transport=transport,
             gate=LocalGate(limits),
-            budget=Budget(
-                BudgetSpec(
-                    cap=self.max_cost,
-                    currency="CNY",
-                    cost=nano_cost,
-                    month=lambda: 202601,
-                    note=journal.add_spent,
-                ),
-                journal.spent.sums(),
-            ),
+            budget=budget,
             expectation=Expectation(2),
             journal=journal,
             encode=self.encode,
@@ -338,7 +342,7 @@ class Rig:
     def encode(self, prompt: Prompt) -> Request:
         body = compatible.encode("m", prompt.messages, prompt.params, self.stream)
         key = hashlib.blake2b(body, digest_size=8).hexdigest()
-        return Request(prompt.index, prompt.row_id, key, body, len(body) // 4)
+        return Request(prompt.index, prompt.row_id, key, body, len(body) // 4, self.worst_case(prompt, body))
 
     def decode(self, response: Response, assembler: Assembler | None) -> Completion | Failure:
         if assembler is not None:

@@ -198,11 +198,11 @@ def test_a_ledger_that_is_none_is_refused_and_not_begun_anew(file: Path) -> None
         read_ledger(file)
 
 
-def test_a_ledger_of_a_later_version_is_refused(file: Path) -> None:
+def test_a_ledger_of_another_version_is_refused(file: Path) -> None:
     opened(file)
     with sqlite3.connect(file) as db:
         db.execute("PRAGMA user_version = 9")
-    with pytest.raises(SetupError, match="later version of promptmill"):
+    with pytest.raises(SetupError, match="ledger 9, here 1"):
         opened(file)
 
 

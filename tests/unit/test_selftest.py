@@ -17,7 +17,6 @@ from pipeline.catalog import load, provider_names
 from pipeline.children import python_module
 from pipeline.commands.selftest import carry_out
 from pipeline.errors import SetupError
-from pipeline.jobspec.sections import BudgetSection
 from pipeline.selftest.machine import file_system, look_at
 from pipeline.selftest.place import KEY_VARIABLE, Ended, Place, child_environment, together
 from pipeline.selftest.promises import PROMISES, Mark, Promise, Told, try_promises, working_folder
@@ -86,10 +85,8 @@ def test_the_table_has_the_promises_of_the_contract_each_with_a_check_or_a_reaso
     assert all((promise.check is None) == bool(promise.absent) for promise in PROMISES)
 
 
-def test_a_promise_is_absent_only_while_the_job_file_lacks_what_it_is_about() -> None:
-    """Whoever adds `max_cost` also gives the budget's promise its check."""
-    absent = [promise.number for promise in PROMISES if promise.check is None]
-    assert absent == ([4] if "max_cost" not in BudgetSection.model_fields else [])
+def test_every_promise_has_its_check() -> None:
+    assert [promise.number for promise in PROMISES if promise.check is None] == []
 
 
 # Trying

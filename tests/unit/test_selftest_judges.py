@@ -1,11 +1,12 @@
 """Each check of selftest can fail: evidence of a broken promise is judged as one, and says what broke it."""
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from pipeline.records import FailureKind, Status
-from pipeline.selftest import crashes, faults, memory, order, pace, rows, secrecy
+from pipeline.selftest import budget, crashes, faults, memory, order, pace, rows, secrecy
 from pipeline.selftest.results import Row
 from pipeline.selftest.verdict import Verdict
 
@@ -148,6 +149,35 @@ def test_runs_that_keep_to_their_share_of_each_second_hold() -> None:
 def test_a_second_above_its_share_or_refused_requests_break_promise_3(bound: pace.Bound, saying: str) -> None:
     both = [bound, TOKENS] if bound.unit == "requests" else [REQUESTS, bound]
     assert_broken(pace.judge(both), saying)
+
+
+# Promise 4
+
+CAPPED = budget.Stage(Decimal("0.05"), Decimal("0.03"), Decimal("0.0499"), [5])
+MONTH = budget.Stage(Decimal("0.08"), Decimal("0.06"), Decimal("0.0795"), [0, 5])
+
+
+def test_what_is_billed_within_the_caps_holds() -> None:
+    verdict = budget.judge(budget.Evidence(2, CAPPED, MONTH))
+    assert verdict == ("2 kills: 60% of max_cost billed, 75% of max_cost_per_month by two jobs", ())
+
+
+@pytest.mark.parametrize(
+    ("kills", "capped", "month", "saying"),
+    [
+        (2, CAPPED._replace(billed=Decimal("0.051")), MONTH, "max_cost is 0.05, and 0.051 is billed"),
+        (2, CAPPED._replace(spent=Decimal("0.02")), MONTH, "0.03 is billed, and the runs count 0.02"),
+        (2, CAPPED._replace(codes=[0]), MONTH, "no run was stopped by max_cost: exit codes [0]"),
+        (2, CAPPED._replace(spent=Decimal("0.045")), MONTH, "max_cost stopped a run with 0.005 left"),
+        (2, CAPPED, MONTH._replace(billed=Decimal("0.0801")), "max_cost_per_month is 0.08, and 0.0801 is"),
+        (2, CAPPED, MONTH._replace(codes=[0, 0]), "no run was stopped by max_cost_per_month"),
+        (1, CAPPED, MONTH, "only 1 kills met a run"),
+    ],
+)
+def test_a_cap_that_does_not_hold_is_told(
+    kills: int, capped: budget.Stage, month: budget.Stage, saying: str
+) -> None:
+    assert_broken(budget.judge(budget.Evidence(kills, capped, month)), saying)
 
 
 # Promise 5
