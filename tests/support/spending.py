@@ -197,7 +197,7 @@ def story(folder: Path, seed: int, rows: int) -> Story:
         dearest,
         biller.requests,
         biller.most_on_wire,
-        biller.kinds,
+        dict(biller.kinds),
     )
     # Raised, it goes on to its end, and what was spent is still spent.
     one.max_cost = biller.cap = cap + 20 * dearest * rows

@@ -1,6 +1,7 @@
 """The journal: what is on disk at each moment, as another connection (or the next run) sees it."""
 
 import asyncio
+import shutil
 import sqlite3
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -284,3 +285,85 @@ def test_what_a_dead_holder_left_written_holds_nobody_up(tmp_path: Path) -> None
     (tmp_path / "run.lock").write_text("pid 1 on some host, started long ago\n")
     assert not is_held(tmp_path)
     RunLock(tmp_path, note="now").release()
+
+
+# What the folder spent
+
+
+def reopened_spend(folder: Path) -> tuple[dict[int, tuple[int, int]], tuple[int, int]]:
+    """The sums by month, and the spend, as the next run finds them once it has taken over what was open."""
+    found: list[Any] = []
+
+    async def use(journal: Journal) -> None:
+        journal.take_open_attempts()
+        found.append((journal.spent.sums(), journal.spend()))
+
+    with_journal(folder, use)
+    sums, spend = found[0]
+    return sums, spend
+
+
+def test_an_attempt_counts_at_its_worst_until_it_is_settled(tmp_path: Path) -> None:
+    async def use(journal: Journal) -> None:
+        await journal.begin_attempt(0, 100, 202611)
+        await journal.begin_attempt(1, 50, 202611)
+        assert journal.spend() == (0, 150)
+        journal.add_spent(202611, 30, 0)
+        journal.record(outcome(0))
+        journal.flush()
+        assert journal.spend() == (30, 50)
+        journal.add_spent(202611, 0, 50)
+        journal.attempt_failed(1, maybe_paid=True)
+        journal.flush()
+        assert journal.spend() == (30, 50)
+        await journal.begin_attempt(1, 60, 202612)  # in the next month
+        assert journal.spend() == (30, 110)
+
+    with_journal(tmp_path, use)
+    assert reopened_spend(tmp_path) == ({202611: (30, 50), 202612: (0, 60)}, (30, 110))
+    assert reopened_spend(tmp_path) == ({202611: (30, 50), 202612: (0, 60)}, (30, 110))
+
+
+def test_what_a_killed_run_settled_and_did_not_commit_counts_at_its_worst(tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+
+    async def use(journal: Journal) -> None:
+        await journal.begin_attempt(0, 100, 202611)
+        journal.add_spent(202611, 30, 0)
+        journal.record(outcome(0))
+        shutil.copytree(tmp_path, killed, ignore=lambda *_: ["killed"])
+
+    with_journal(tmp_path, use)
+    assert reopened_spend(tmp_path) == ({202611: (30, 0)}, (30, 0))
+    assert reopened_spend(killed) == ({202611: (0, 100)}, (0, 100))
+
+
+def test_a_settled_row_that_loses_its_outcome_does_not_count_as_under_way(tmp_path: Path) -> None:
+    async def use(journal: Journal) -> None:
+        for index in (0, 1):
+            await journal.begin_attempt(index, 100, 202611)
+            journal.add_spent(202611, 30, 0)
+            journal.record(outcome(index))
+        journal.ask_again([0])  # as --retry-failed does
+        assert journal.spend() == (60, 0)
+        other = sqlite3.connect(tmp_path / FILE_NAME)
+        other.execute("UPDATE outcomes SET data = x'00112233445566' WHERE idx = 1")
+        other.commit()
+        other.close()
+        assert journal.drop_damaged() == 1
+        assert journal.spend() == (60, 0)
+
+    with_journal(tmp_path, use)
+
+
+def test_what_was_spent_outlasts_parts_and_changes_of_the_job(tmp_path: Path) -> None:
+    async def use(journal: Journal) -> None:
+        await journal.begin_attempt(0, 100, 202611)
+        journal.add_spent(202611, 30, 0)
+        journal.record(outcome(0))
+        journal.flush()
+        journal.take_open_attempts()
+        journal.keep_outcomes()
+        assert journal.spend() == (30, 0)
+
+    with_journal(tmp_path, use)

@@ -324,3 +324,69 @@ def test_one_answer_between_throttles_keeps_the_run_going(tmp_path: Path) -> Non
 
     run_virtual(main())
     assert rig.whole()
+
+
+# The budget
+
+PRICED: dict[str, Any] = {"worst_case": lambda prompt, body: 100_000_000}  # an answer costs 12,000,000
+
+
+def test_each_attempt_sets_its_worst_case_aside_and_one_that_waits_to_be_retried_holds_nothing(
+    tmp_path: Path,
+) -> None:
+    """The second attempt fits, as the first holds no more what it was refused for."""
+    asked = ask(tmp_path, OVERLOADED, answer("fine"), **PRICED, max_cost=100_000_000)
+    assert asked.row["status"] == "ok"
+    assert spent(tmp_path) == (12_000_000, 0)
+
+
+def test_what_may_have_been_paid_counts_at_its_worst(tmp_path: Path) -> None:
+    asked = ask(tmp_path, lost(), answer("fine"), **PRICED, max_cost=200_000_000)
+    assert asked.row["status"] == "ok"
+    assert spent(tmp_path) == (12_000_000, 100_000_000)
+
+
+def test_an_invalid_answer_and_its_repair_are_both_paid(tmp_path: Path) -> None:
+    asked = ask(tmp_path, answer("banana"), answer("good"), labels=["good"], **PRICED, max_cost=112_000_000)
+    assert (asked.row["status"], asked.transport.asked.total()) == ("ok", 2)
+    assert spent(tmp_path) == (24_000_000, 0)
+
+
+def test_a_row_whose_next_attempt_does_not_fit_is_left_for_the_next_run(tmp_path: Path) -> None:
+    rig = Rig(folder=tmp_path, rows=1, max_cost=150_000_000, **PRICED)
+    wire = playing(lost(), answer("fine"))
+    ran = run_virtual(rig.run(wire))
+    assert ran.runner.stopped is not None
+    assert ran.runner.stopped.exit_code == 5
+    assert (wire.asked.total(), ran.counters.totals.rows) == (1, 0)
+    assert (view(rig.out).in_flight, spent(tmp_path)) == (0, (0, 100_000_000))
+    rig.max_cost = 250_000_000
+    assert run_virtual(rig.run(wire)).counters.totals.rows == 1
+    assert spent(tmp_path) == (12_000_000, 100_000_000)
+
+
+def test_what_does_not_fit_drains_and_is_not_cut_off(tmp_path: Path) -> None:
+    """Answers that come long after the usual grace are waited for: they are paid."""
+    sent: list[str] = []
+
+    async def script(row_id: str, nth: int) -> Reply:
+        sent.append(row_id)
+        await asyncio.sleep(0 if row_id == "r0" else 500)
+        return answer("fine") if row_id != "r0" else lost(FailureKind.TIMEOUT)
+
+    rig = Rig(folder=tmp_path, rows=4, workers=4, max_cost=310_000_000, max_attempts=1)
+    rig.worst_case = lambda prompt, body: 300_000_000 if prompt.row_id == "r3" else 100_000_000
+    ran = run_virtual(rig.run(FakeTransport(script)))
+    assert ran.runner.stopped is not None
+    assert ran.runner.stopped.exit_code == 5
+    assert sorted(sent) == ["r0", "r1", "r2"]
+    assert spent(tmp_path) == (24_000_000, 100_000_000)
+    assert ran.counters.totals.rows == 3
+
+
+def spent(folder: Path) -> tuple[int, int]:
+    opened = Rig(folder=folder).open()
+    try:
+        return opened.journal.spend()
+    finally:
+        opened.release()
