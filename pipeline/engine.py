@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.answers import KnownAnswers, read_outcomes
+from pipeline.budget import Budget
 from pipeline.expectation import Expectation
 from pipeline.feeder import Again, Feeder
 from pipeline.jobspec import key_variable
@@ -151,6 +152,7 @@ class _Run:
         self._now = edge.now
         self._connect = edge.connect
         self._started = edge.started
+        self._budget: Budget  # while rows are asked
         self._run_id = f"{self._started:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
         self._facts = RunFacts(opened, self._run_id, self._started)
         self._metrics = open_metrics(self._facts, edge.options.metrics)
@@ -188,7 +190,8 @@ class _Run:
             # Collections triggered by allocation alone cost 15-40 % at 1,000 requests in flight (docs/performance.md).
             gc.set_threshold(50_000, 20, 100)
             look_at_caps(self._plan, functools.partial(_tell, self._options.notes))
-            with spending(self._plan, self._folder, counters.totals, self._now) as self._budget:
+            with spending(self._plan, self._folder, counters.totals, self._now) as budget:
+                self._budget = budget
                 stop = await self._serve_and_ask(counters, done, again)
         if counters.totals.rows == self._rows:
             self._folder.journal.kept.forget_shared()

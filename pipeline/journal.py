@@ -37,7 +37,7 @@ from pipeline.errors import RunFolderError
 from pipeline.kept import KEPT_SCHEMA, KeptAnswers, decode, encode, is_intact
 from pipeline.private import make_private_file
 from pipeline.records import Outcome
-from pipeline.spent import SPENT_SCHEMA, Spent
+from pipeline.spent import SPENT_SCHEMA, Spent, spend
 from pipeline.totals import PartRecord
 
 JOURNAL_VERSION = 4
@@ -65,7 +65,6 @@ WHERE parts.rows IS NULL OR outcomes.idx % size.n >= parts.rows
 ORDER BY idx"""
 _UNSETTLED = "FROM attempts WHERE NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.idx = attempts.idx)"
 _MAYBE_PAID = f"SELECT coalesce(sum(open + maybe_paid), 0) {_UNSETTLED}"
-_HELD = f"SELECT month, coalesce(sum(held), 0) {_UNSETTLED} AND open = 1 GROUP BY month"
 _IN_FLIGHT = f"SELECT coalesce(sum(open), 0) {_UNSETTLED}"
 _OUTCOMES_AT_ONCE = 1000
 # A transaction costs 50 us whatever it holds, as much as all else that is done for a row; no provider answers in 2 ms.
@@ -197,9 +196,7 @@ class Journal:
 
     def spend(self) -> tuple[int, int]:
         """What the folder paid, and may have paid without an answer, in billionths: open attempts count as the latter."""
-        sums = self.spent.sums().values()
-        held = sum(amount for _, amount in self._db.execute(_HELD))
-        return sum(paid for paid, _ in sums), sum(maybe for _, maybe in sums) + held
+        return spend(self._db)
 
     # Ranges and parts
 
@@ -331,7 +328,7 @@ class Journal:
             self._db.execute(
                 "INSERT OR REPLACE INTO manifest VALUES ('maybe_paid', ?)", (str(self.maybe_paid()),)
             )
-            self.spent.lost(self._db.execute(_HELD).fetchall())
+            self.spent.lose_held()
             self._db.execute("DELETE FROM attempts")
             # Rows that an earlier run began to ask again, and did not settle anew, have their old outcome.
             self._db.execute("INSERT OR IGNORE INTO outcomes SELECT * FROM asked_again")
@@ -364,6 +361,7 @@ class JournalView(NamedTuple):
     parts: list[PartRecord]
     outcomes: list[Outcome]
     in_flight: int
+    spend: tuple[int, int] = (0, 0)  # as `Journal.spend`
 
 
 def view(folder: Path) -> JournalView:
@@ -380,6 +378,7 @@ def view(folder: Path) -> JournalView:
                 parts=list(_parts(db)),
                 outcomes=[decode(data) for (data,) in db.execute(_OPEN_OUTCOMES) if is_intact(data)],
                 in_flight=db.execute(_IN_FLIGHT).fetchone()[0],
+                spend=spend(db),
             )
     except sqlite3.Error as error:
         if is_damage(error):

@@ -1,4 +1,4 @@
-"""What all attempts of a run folder cost, by month. A table of the journal.
+"""What all attempts of a run folder cost, by month. A table of the journal, and what it holds in `attempts`.
 
 No change of the job, no lost part and no answer that leaves the results takes anything off it: it was paid. An attempt under way
 holds its worst case in the journal's `attempts`; what a killed run held is moved here, as what may have been paid. Amounts are
@@ -6,7 +6,6 @@ billionths of the currency unit, months as 202611.
 """
 
 import sqlite3
-from collections.abc import Iterable
 
 SPENT_SCHEMA = """
 CREATE TABLE IF NOT EXISTS spend (month INTEGER PRIMARY KEY, paid INTEGER NOT NULL, maybe INTEGER NOT NULL);
@@ -14,6 +13,10 @@ CREATE TABLE IF NOT EXISTS spend (month INTEGER PRIMARY KEY, paid INTEGER NOT NU
 _ADD = """
 INSERT INTO spend VALUES (?, ?, ?)
 ON CONFLICT (month) DO UPDATE SET paid = paid + excluded.paid, maybe = maybe + excluded.maybe"""
+
+_HELD = """
+SELECT month, sum(held) FROM attempts
+WHERE open = 1 AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.idx = attempts.idx) GROUP BY month"""
 
 
 class Spent:
@@ -41,11 +44,21 @@ class Spent:
         """What was added is kept, or never will be."""
         self._new.clear()
 
-    def lost(self, held: Iterable[tuple[int, int]]) -> None:
-        """Add the worst cases (month, amount) of attempts that nobody will settle, within the caller's transaction."""
+    def lose_held(self) -> None:
+        """Add what the open attempts hold, which nobody will settle, within the caller's transaction."""
+        held = self._db.execute(_HELD).fetchall()
         self._db.executemany(_ADD, [(month, 0, amount) for month, amount in held if amount])
 
     def sums(self) -> dict[int, tuple[int, int]]:
         """By month, what was paid and what may have been; without what is under way."""
         rows = self._db.execute("SELECT month, paid, maybe FROM spend")
         return {month: (paid, maybe) for month, paid, maybe in rows}
+
+
+def spend(db: sqlite3.Connection) -> tuple[int, int]:
+    """What was paid, and may have been without an answer: open attempts count as the latter. A journal of before may not tell."""
+    if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'spend'").fetchone() is None:
+        return 0, 0
+    sums = Spent(db).sums().values()
+    held = sum(amount for _, amount in db.execute(_HELD))
+    return sum(paid for paid, _ in sums), sum(maybe for _, maybe in sums) + held

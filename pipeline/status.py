@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
+from pipeline.budget import said
 from pipeline.journal import view
 from pipeline.progress import Snapshot, from_json
 from pipeline.run_folder import RUN_FILE, sum_parts
@@ -17,6 +18,7 @@ class RunStatus:
     """One run as it stands. `live` is what the running process last said of itself; None where none runs.
 
     `reason` is why the last run ended, where it could say.
+    `spend` is what all attempts cost and what may have been paid without an answer, in billionths.
     `open_rows` of the settled rows have no part yet; their cost is not in the totals.
     """
 
@@ -24,6 +26,7 @@ class RunStatus:
     rows: int
     parts: int
     totals: Totals
+    spend: tuple[int, int]
     open_rows: int
     in_flight: int
     live: Snapshot | None
@@ -42,6 +45,14 @@ class RunStatus:
         )
         return f"cost {self.totals.cost:.6f}{following}"
 
+    def spend_said(self) -> str | None:
+        """What the folder spent, in words, where it is more than its rows tell; None where nothing was or no price is known."""
+        paid, maybe = self.spend
+        if not paid + maybe:
+            return None
+        uncertain = f", {said(maybe)} of it at most, for requests without an answer" if maybe else ""
+        return f"spent {said(paid + maybe)}{uncertain}"
+
 
 def read_status(folder: Path) -> RunStatus:
     """Read a run folder's state. Raises RunFolderError where it is none."""
@@ -58,6 +69,7 @@ def read_status(folder: Path) -> RunStatus:
         rows=int(seen.manifest.get("rows", "0")),
         parts=len(seen.parts),
         totals=totals,
+        spend=seen.spend,
         open_rows=still_open.rows,
         in_flight=seen.in_flight,
         live=from_json(live) if live is not None and running else None,

@@ -7,7 +7,7 @@ Pure: no sums (`budget.py`), no prices (`pricing.py`). The bound of a request re
   template brings by itself (a default system message, the instructions around tools, the tail);
 - tools and schemas may be written out with a space after each comma and colon: with them the body counts twice;
 - a picture is scaled into its model's bounds whatever its size, and so are the frames of a list; a picture's data URL is no text;
-- what nobody can bound from here (a web search's finds, documents, videos, audio) is taken for the whole context of the model;
+- what nobody can bound from here (a web search's finds, documents, videos, audio) counts as the model's whole context besides;
 - an answer ends at `max_completion_tokens`, or at `max_tokens` and, where the model may think, `thinking_budget` besides (the
   provider leaves reasoning out of max_tokens); where a job sets none, at the model's own maximum. Each of `n` choices may;
 - no tier that a smaller prompt falls into is dearer, or the dearer one counts; thinking and cache marks at their prices.
@@ -73,9 +73,7 @@ class WorstCase:
             self._last = (params, self._output(params))
         output = self._last[1]
         tokens, marks = self._prompt_tokens(prompt, body, output)
-        return self.price.nano_most(
-            min(tokens, self._context), output.tokens, thinking=output.thinking, marks=marks
-        )
+        return self.price.nano_most(tokens, output.tokens, thinking=output.thinking, marks=marks)
 
     def check(self, params: Mapping[str, Any]) -> None:
         """Raise JobError where a job's own parameters leave its answers without a bound, or with a price apart."""

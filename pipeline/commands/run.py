@@ -1,6 +1,7 @@
 """`promptmill run`."""
 
 import sys
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 import click
@@ -34,7 +35,7 @@ def carry_out(
     notes = Notes(stream=sys.stderr, quiet=quiet, format=log_format, now=now)
     with signals_interrupt():
         if max_cost is not None:
-            overrides = (*overrides, f"budget.max_cost={max_cost}")
+            overrides = (*overrides, f"budget.max_cost={_amount(max_cost)}")
         plan = read_plan(job, overrides, input_path=input_path, output_path=output_path)
         options = RunOptions(
             limit=limit,
@@ -59,6 +60,13 @@ def carry_out(
         notes.say(f"promptmill: the labels are not counted: {error}", level="warning")
     notes.say(f"results: {summary.results}/*.parquet ({summary.done:,} of {summary.rows:,} rows)")
     return summary.exit_code
+
+
+def _amount(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise JobError(f"--max-cost takes an amount such as 5 or 0.25; found {text!r}") from None
 
 
 def _deadline_s(text: str) -> float:

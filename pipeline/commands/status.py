@@ -29,6 +29,8 @@ def carry_out(run: Path) -> int:
     for name, count in status.totals.tokens.items():
         click.echo(f"  {name:<24} {count:>12,}")
     click.echo(f"  {status.cost_said()}")
+    if (spent := status.spend_said()) is not None:
+        click.echo(f"  {spent}")
     if status.live is not None:
         click.echo(f"  now: {', '.join(facts(status.live))}")
     elif status.in_flight:

@@ -83,7 +83,8 @@ def test_rows_asked_again_keep_both_bills(priced: Workplace, provider: Provider)
     [
         (["--max-cost", "0.0001", *BOUNDED], "max_cost = 0.0001 CNY is less than one row may cost"),
         (["--max-cost", "0", *BOUNDED], "budget.max_cost"),
-        (["--max-cost", "much", *BOUNDED], "budget.max_cost"),
+        (["--max-cost", "null", *BOUNDED], "--max-cost takes an amount such as 5 or 0.25; found 'null'"),
+        (["--max-cost", "inf", *BOUNDED], "budget.max_cost"),
         (["--max-cost", "1", "--set", "model.provider=simulator"], "a cap needs prices, and none is known"),
         (["--max-cost", "1", "--set", "model.name=qwen3.6-27b", *BOUNDED, "--set", "params.enable_thinking=true"],
          "set [params] thinking_budget"),

@@ -303,6 +303,20 @@ def reopened_spend(folder: Path) -> tuple[dict[int, tuple[int, int]], tuple[int,
     return sums, spend
 
 
+def test_a_journal_of_a_version_before_can_be_looked_at(tmp_path: Path) -> None:
+    """So that its results can be exported, though no run goes on in it."""
+
+    async def use(journal: Journal) -> None:
+        journal.write_manifest({"journal_version": "3"})
+
+    with_journal(tmp_path, use)
+    with sqlite3.connect(tmp_path / FILE_NAME) as db:
+        db.execute("DROP TABLE spend")
+        db.execute("DROP TABLE attempts")
+        db.execute("CREATE TABLE attempts (idx INTEGER PRIMARY KEY, open INTEGER, maybe_paid INTEGER)")
+    assert view(tmp_path).spend == (0, 0)
+
+
 def test_an_attempt_counts_at_its_worst_until_it_is_settled(tmp_path: Path) -> None:
     async def use(journal: Journal) -> None:
         await journal.begin_attempt(0, 100, 202611)

@@ -104,6 +104,7 @@ def test_the_spend_in_words(totals: Totals, said: str) -> None:
         name="j",
         rows=3,
         parts=1,
+        spend=(0, 0),
         totals=totals,
         open_rows=0,
         in_flight=0,
@@ -112,6 +113,30 @@ def test_the_spend_in_words(totals: Totals, said: str) -> None:
         reason=None,
     )
     assert status.cost_said() == said
+
+
+@pytest.mark.parametrize(
+    ("spend", "said"),
+    [
+        ((0, 0), None),
+        ((1_500_000_000, 0), "spent 1.5"),
+        ((10**9, 5 * 10**8), "spent 1.5, 0.5 of it at most, for requests without an answer"),
+    ],
+)
+def test_what_the_folder_spent_in_words(spend: tuple[int, int], said: str | None) -> None:
+    status = RunStatus(
+        name="j",
+        rows=3,
+        parts=1,
+        spend=spend,
+        totals=Totals(),
+        open_rows=0,
+        in_flight=0,
+        live=None,
+        running=False,
+        reason=None,
+    )
+    assert status.spend_said() == said
 
 
 def test_a_folder_without_a_journal_is_no_run(tmp_path: Path) -> None:

@@ -149,10 +149,12 @@ def test_no_list_of_frames_has_more_tokens_than_its_bound(frames: int, width: in
         (user("sum?"), {"enable_code_interpreter": True}),
     ],
 )
-def test_what_nobody_can_bound_is_the_whole_context(messages: Messages, params: dict[str, Any]) -> None:
+def test_what_nobody_can_bound_counts_as_the_whole_context(
+    messages: Messages, params: dict[str, Any]
+) -> None:
     asked = {"max_completion_tokens": 84, **params}
-    assert tokens(messages, asked, HYBRID) == 100_000 + 100
-    assert tokens(messages, asked, PLAIN) == 10_000_000 + 100
+    assert 100_000 < tokens(messages, asked, HYBRID) < 101_000
+    assert 10_000_000 < tokens(messages, asked, PLAIN) < 10_001_000
 
 
 # Answers
