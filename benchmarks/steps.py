@@ -8,6 +8,7 @@ caches. The figure that counts is the whole run's (`overhead`).
 
 import gc
 import json
+import sqlite3
 import sys
 import tempfile
 import time
@@ -22,13 +23,15 @@ import uvloop
 from benchmarks.ours import read_plan, write_job
 from benchmarks.overhead import run_rows
 from benchmarks.support import ANSWER, ANSWER_HEADERS, child, table, write_reviews
+from pipeline.budget import Budget, BudgetSpec, Held
 from pipeline.journal import Journal
 from pipeline.limits import Limits, LocalGate
 from pipeline.parts import OpenRange, write_part
 from pipeline.plan import Plan, scan_dataset
 from pipeline.progress import Counters
 from pipeline.protocol import compatible
-from pipeline.records import Completion, Outcome, Prompt, Response, Row, Status
+from pipeline.records import Completion, Outcome, Prompt, Request, Response, Row, Status
+from pipeline.spent import Spent
 from pipeline.storage import LocalFiles
 from pipeline.totals import Totals
 
@@ -97,6 +100,8 @@ async def _take(plan: Plan, folder: Path) -> dict[str, float]:
             _sure(compatible.decode(Response(200, headers, answer, 0.0), plan.dialect, now), Completion)
             for _ in requests
         ]
+    with steps.step("budget: set the worst case aside, settle it"):
+        await _spend(plan, requests, found)
     with steps.step("check the label"):
         fields = [_sure(plan.check.check(one), dict) for one in found]
     with steps.step("settle: the outcome"):
@@ -140,6 +145,16 @@ async def _take(plan: Plan, folder: Path) -> dict[str, float]:
             journal.add_part(record, range_.first, keep_rows=False)
     journal.close()
     return steps.us
+
+
+async def _spend(plan: Plan, requests: list[Request], found: list[Completion]) -> None:
+    note = Spent(sqlite3.connect(":memory:")).add
+    spec = BudgetSpec(cap=10**18, currency="CNY", cost=plan.nano_cost, month=lambda: 202611, note=note)
+    budget = Budget(spec, {})
+    for asked, one in zip(requests, found, strict=True):
+        with _sure(await budget.hold(asked.most_cost), Held) as held:
+            held.sent = True
+            held.settle(one, maybe_paid=False)
 
 
 def _sure(value: Any, kind: type) -> Any:
