@@ -87,10 +87,10 @@ class LimitsView(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """One moment of a run. `eta_s` is None until rows have settled; `cost` is None where any price is unknown.
+    """One moment of a run. `eta_s` is None until rows have settled; `cost` is None where any row's is unknown.
 
-    `spent` is what the run folder spent and may have spent, `projected` what it will come to if rows go on as they did, `cap` the
-    job's max_cost.
+    `spent` is what the run folder spent and may have spent, `projected` what it will come to if rows go on as they did: None where
+    there is no price. `cap` is the job's max_cost.
     """
 
     done: int
@@ -119,7 +119,7 @@ def as_json(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def from_json(data: dict[str, Any]) -> Snapshot:
-    amounts = {name: Decimal(data[name]) for name in _AMOUNTS if data[name] is not None}
+    amounts = {name: Decimal(data[name]) for name in _AMOUNTS if data.get(name) is not None}
     return Snapshot(**{**data, "limits": LimitsView(**data["limits"]), **amounts})
 
 
@@ -147,8 +147,8 @@ class Meter:
         since_s, before = self._seen[0]
         speed = (counters.settled_now - before) / (now_s - since_s) if now_s > since_s else 0.0
         ok, failed = totals.status[Status.OK], totals.status[Status.FAILED]
-        spend = self._spend()
-        spent = None if totals.known_cost is None else from_nano(spend.paid + spend.maybe)
+        spend, priced = self._spend(), self._currency is not None
+        spent = from_nano(spend.paid + spend.maybe) if priced else None
         left = counters.rows - totals.rows
         return Snapshot(
             done=totals.rows,
@@ -186,13 +186,11 @@ def facts(snapshot: Snapshot) -> list[str]:
 
 
 def _money(snapshot: Snapshot) -> list[str]:
-    if snapshot.cost is None:
-        return ["cost unknown"]
     unit = f" {snapshot.currency}" if snapshot.currency else ""
-    if snapshot.cap is None or snapshot.spent is None:
-        words = [f"cost {snapshot.cost:.4f}{unit}"]
-    else:
+    if snapshot.cap is not None and snapshot.spent is not None:
         words = [f"spent {snapshot.spent:.4f} of {snapshot.cap.normalize():f}{unit}"]
+    else:
+        words = ["cost unknown" if snapshot.cost is None else f"cost {snapshot.cost:.4f}{unit}"]
     if snapshot.projected is not None:
         words.append(f"projected {snapshot.projected:.4f}{unit}")
     return words

@@ -95,11 +95,10 @@ class WorstCase:
         model = self._model
         effort = params.get("reasoning_effort")
         asked = params.get("enable_thinking") is True or effort not in (None, "none")
-        thinking = asked or model is None or thinks(model, params)
+        thinking = asked or model is None or (effort is None and thinks(model, params))
         form = params.get("response_format")
         return _Output(
-            tokens=min(self._answer_tokens(params, thinking=thinking), self._context)
-            * (_count(params, "n") or 1),
+            tokens=self._answer_tokens(params, thinking=thinking) * (_count(params, "n") or 1),
             thinking=thinking or model is None or model.thinking is None,
             doubled="tools" in params or (isinstance(form, dict) and form.get("type") == "json_schema"),
             hidden=any(params.get(name) for name in _BRINGING_MORE),

@@ -154,10 +154,10 @@ def test_a_projection_goes_on_from_what_is_spent_at_the_cost_of_a_row_so_far() -
     assert (before.spent, before.projected, before.cap) == (0, None, None)
 
 
-def test_nothing_is_projected_where_a_price_is_unknown() -> None:
+def test_nothing_is_projected_where_there_is_no_price() -> None:
     counted = counters(priced=False)
     counted.settle(answered(0))
-    seen = meter(counted).snapshot(0.0)
+    seen = meter(counted, None).snapshot(0.0)
     assert (seen.spent, seen.projected) == (None, None)
 
 
@@ -183,7 +183,11 @@ def test_the_facts_tell_spend_projected_total_and_cap() -> None:
     seen = MIDWAY._replace(spent=Decimal("1235.5"), projected=Decimal(9_000))
     assert facts(seen)[-3:] == ["cost 1234.5679 CNY", "projected 9000.0000 CNY", "ETA 124:00:00"]
     capped = seen._replace(cap=Decimal("1e4"))
-    assert facts(capped)[-3:] == ["spent 1235.5000 of 10000 CNY", "projected 9000.0000 CNY", "ETA 124:00:00"]
+    assert (
+        facts(capped._replace(cost=None))[-3:]
+        == facts(capped)[-3:]
+        == ["spent 1235.5000 of 10000 CNY", "projected 9000.0000 CNY", "ETA 124:00:00"]
+    )
 
 
 def test_what_there_is_not_is_left_out() -> None:
