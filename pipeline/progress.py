@@ -89,8 +89,8 @@ class LimitsView(NamedTuple):
 class Snapshot(NamedTuple):
     """One moment of a run. `eta_s` is None until rows have settled; `cost` is None where any row's is unknown.
 
-    `spent` is what the run folder spent and may have spent, `projected` what it will come to if rows go on as they did: None where
-    there is no price. `cap` is the job's max_cost.
+    `spent` is what the run folder spent and may have spent, `projected` what it will come to if rows go on as they did; both are
+    None where there is no price. `cap` is the job's max_cost.
     """
 
     done: int
