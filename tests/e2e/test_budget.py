@@ -78,6 +78,23 @@ def test_rows_asked_again_keep_both_bills(priced: Workplace, provider: Provider)
     assert Decimal(again["spent"]) == billed(provider) == Decimal(again["cost"])
 
 
+def test_where_the_journal_is_lost_what_the_results_cost_counts_at_least(priced: Workplace) -> None:
+    options = ("--set", "output.rows_per_part=5", *BOUNDED)
+    first = priced.run("--max-cost", "0.0009", *options).summary
+    (priced.out / "journal.sqlite").write_bytes(b"no database at all" * 1_000)
+    again = priced.run("--max-cost", "0.0009", *options)
+    assert again.code == 5
+    assert Decimal(again.summary["cost"]) > Decimal(first["cost"]) / 2
+    assert Decimal("0.0005") < Decimal(again.summary["spent"]) <= Decimal("0.0009")
+
+
+def test_status_tells_what_a_folder_spent(priced: Workplace) -> None:
+    spent = priced.run("--max-cost", "0.0009", *BOUNDED).summary["spent"]
+    said = priced.promptmill("status", "out").stdout
+    assert f"spent {Decimal(spent).normalize():f}" in said
+    assert "max_cost is reached" in said
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -183,11 +183,9 @@ def test_the_facts_tell_spend_projected_total_and_cap() -> None:
     seen = MIDWAY._replace(spent=Decimal("1235.5"), projected=Decimal(9_000))
     assert facts(seen)[-3:] == ["cost 1234.5679 CNY", "projected 9000.0000 CNY", "ETA 124:00:00"]
     capped = seen._replace(cap=Decimal("1e4"))
-    assert (
-        facts(capped._replace(cost=None))[-3:]
-        == facts(capped)[-3:]
-        == ["spent 1235.5000 of 10000 CNY", "projected 9000.0000 CNY", "ETA 124:00:00"]
-    )
+    said = ["spent 1235.5000 of 10000 CNY", "projected 9000.0000 CNY", "ETA 124:00:00"]
+    assert facts(capped)[-3:] == said
+    assert facts(capped._replace(cost=None))[-3:] == said  # one answer came without usage
 
 
 def test_what_there_is_not_is_left_out() -> None:
