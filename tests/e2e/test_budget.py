@@ -35,7 +35,7 @@ def test_a_run_ends_with_5_at_its_cap_and_a_raised_cap_goes_on(priced: Workplace
     assert 0 < summary["done"] < 40
     assert summary["max_cost"] == "0.0009"
     assert billed(provider) == Decimal(summary["spent"]) <= Decimal("0.0009")
-    assert Decimal(summary["maybe_cost"]) == 0
+    assert summary["maybe_cost"] == "0.000000000"
     said = f"promptmill: max_cost is reached: {Decimal(summary['spent']).normalize():f} of 0.0009 CNY is spent, and the next row"
     assert said in ended.stderr
     assert "Raise [budget] max_cost (or --max-cost) and run the same command again" in ended.stderr
