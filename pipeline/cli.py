@@ -48,6 +48,14 @@ def _carry_out(command: str, options: dict[str, Any]) -> int:
     return code
 
 
+_PRICES = click.option(
+    "--prices",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="A catalogue file with prices and limits of your own; it wins over the built-in ones.",
+)
+
+
 def _job_options(command: _Command) -> _Command:
     """The job argument and the options that change a job from the command line."""
     for add in reversed(
@@ -66,6 +74,7 @@ def _job_options(command: _Command) -> _Command:
                 help="Another run folder than the job's output.path.",
             ),
             click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows."),
+            _PRICES,
             click.option(
                 "--set",
                 "overrides",

@@ -161,9 +161,11 @@ class Provider(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise ValueError("needs api_key_env, or keyless = true")
         for name, model in self.models.items():
             if unknown := set(model.source) - set(self.sources):
-                raise ValueError(f"models.{name}: source {sorted(unknown)} is not in [sources]")
+                raise ValueError(f"models.{name}: source {sorted(unknown)} is not in [sources]: add it there")
             if model.tiers and self.currency is None:
-                raise ValueError(f"models.{name}: prices without a currency")
+                raise ValueError(
+                    f'models.{name}: prices without a currency: name theirs, such as currency = "USD"'
+                )
 
     def model(self, name: str) -> Model | None:
         """The entry of exactly this name, or None.

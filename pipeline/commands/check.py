@@ -23,11 +23,14 @@ def carry_out(
     *,
     input_path: str | None,
     output_path: str | None,
+    prices: Path | None,
     limit: int | None,
     show: int,
 ) -> int:
     """Look a job over and print what was found; the report is the result, so it goes to stdout."""
-    plan = read_plan(job, overrides, input_path=input_path, output_path=output_path, need_key=False)
+    plan = read_plan(
+        job, overrides, input_path=input_path, output_path=output_path, prices=prices, need_key=False
+    )
     notes = Notes(stream=sys.stderr, quiet=False, format="text", now=now)
     scan = scan_dataset(plan, limit=limit, on_progress=counting(notes, "looking the input over"))
     report = check_plan(plan, scan, limit=limit, show=show, on_progress=counting(notes, "rendering"))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from pipeline.catalog.overlay import Catalogue, user_files
 from pipeline.jobspec import load_job, resolve_target
 from pipeline.plan import Plan, make_plan
 
@@ -23,11 +24,13 @@ def read_plan(
     *,
     input_path: str | None = None,
     output_path: str | None = None,
+    prices: Path | None = None,
     need_key: bool = True,
 ) -> Plan:
     """Read a job file, with overrides, into a plan. Paths from the command line start at the working folder.
 
-    `need_key`: refuse a job whose key is not set; where nothing is sent, it need not be.
+    `prices` is a catalogue file that lies over the one in the user's configuration. `need_key`: refuse a job whose key is not
+    set; where nothing is sent, it need not be.
     """
     changes = list(overrides)
     for key, path in (("input.path", input_path), ("output.path", output_path)):
@@ -35,7 +38,8 @@ def read_plan(
             here = path if "://" in path else str(Path.cwd() / path)
             changes.append(f"{key}={_toml_text(here)}")
     spec = load_job(job, overrides=changes, env=os.environ, now=now())
-    return make_plan(spec, resolve_target(spec, env=os.environ, need_key=need_key))
+    catalogue = Catalogue(user_files(os.environ, prices))
+    return make_plan(spec, resolve_target(spec, env=os.environ, need_key=need_key, load=catalogue.load))
 
 
 def _toml_text(text: str) -> str:

@@ -23,6 +23,7 @@ def carry_out(
     *,
     input_path: str | None,
     output_path: str | None,
+    prices: Path | None,
     limit: int | None,
     deadline: str | None,
     max_cost: str | None,
@@ -36,7 +37,7 @@ def carry_out(
     with signals_interrupt():
         if max_cost is not None:
             overrides = (*overrides, f"budget.max_cost={_amount(max_cost)}")
-        plan = read_plan(job, overrides, input_path=input_path, output_path=output_path)
+        plan = read_plan(job, overrides, input_path=input_path, output_path=output_path, prices=prices)
         options = RunOptions(
             limit=limit,
             deadline_s=plan.job.file.budget.deadline if deadline is None else _deadline_s(deadline),

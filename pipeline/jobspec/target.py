@@ -1,6 +1,6 @@
 """Where a job's requests go: provider, model, address, key and limits, from the job file, the catalogue and the environment."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
@@ -62,13 +62,19 @@ class Target:
         )
 
 
-def resolve_target(job: JobSpec, *, env: Mapping[str, str], need_key: bool = True) -> Target:
-    """Bring job, catalogue and environment together.
+def resolve_target(
+    job: JobSpec,
+    *,
+    env: Mapping[str, str],
+    need_key: bool = True,
+    load: Callable[[str], catalog.Provider] = catalog.load,
+) -> Target:
+    """Bring job, catalogue and environment together; `load` gives a provider by its name.
 
     Raises JobError for an unknown provider or a missing base_url, SetupError where the key's variable is not set.
     """
     section, limits = job.file.model, job.file.limits
-    provider = catalog.load(section.provider)
+    provider = load(section.provider)
     model = provider.model(section.name)
     starts = _STARTED.get(section.provider) if section.base_url is None else None
     base_url = section.base_url or provider.base_url
