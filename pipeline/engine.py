@@ -23,7 +23,8 @@ from pipeline.expectation import Expectation
 from pipeline.feeder import Again, Feeder
 from pipeline.jobspec import key_variable
 from pipeline.limits import Limits, LocalGate
-from pipeline.live import kept_live, limits_view
+from pipeline.live import Chronicle, kept_live, limits_view
+from pipeline.loop_lag import LoopLag, measured
 from pipeline.masking import logged_without
 from pipeline.opening import Opened, open_work
 from pipeline.parts import OpenRange, part_name, write_part
@@ -39,6 +40,7 @@ from pipeline.run_log import Notes, RunLog
 from pipeline.runner import Runner
 from pipeline.schedule import Closed, end_of_run
 from pipeline.servers import serving
+from pipeline.sharing import shared_limits
 from pipeline.spending import look_at_caps, spending
 from pipeline.stopping import Stopping
 from pipeline.storage import RESULTS, Disk
@@ -153,6 +155,7 @@ class _Run:
         self._connect = edge.connect
         self._started = edge.started
         self._budget: Budget  # while rows are asked
+        self._lag: LoopLag | None = None  # once rows are asked
         self._run_id = f"{self._started:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
         self._facts = RunFacts(opened, self._run_id, self._started)
         self._metrics = open_metrics(self._facts, edge.options.metrics)
@@ -195,7 +198,7 @@ class _Run:
                 stop = await self._serve_and_ask(counters, done, again)
         if counters.totals.rows == self._rows:
             self._folder.journal.kept.forget_shared()
-        summary = summed_up(self._facts, counters, stop, loop.time() - began_s)
+        summary = summed_up(self._facts, counters, stop, loop.time() - began_s, self._lag)
         write_run_file(self._facts, counters.totals, summary)
         close_metrics(self._facts, self._metrics, counters, summary, self._now())
         log.info("ended: %s", summary.exit_reason)
@@ -254,13 +257,22 @@ class _Run:
             proxy=target.proxy,
             ca_file=self._plan.job.ca_file,
         )
+        chronicle = Chronicle(
+            self._folder.journal.history,
+            self._run_id,
+            counters=counters,
+            spend=lambda: self._budget.spend,
+            now=self._now,
+        )
         gate = LocalGate(
             Limits(
                 requests_per_minute=target.requests_per_minute,
                 tokens_per_minute=target.tokens_per_minute,
                 max_concurrency=target.max_concurrency,
-            )
+            ),
+            chronicle.note,
         )
+        chronicle.refused = lambda: sum(gate.slowed.values())
         feeder = Feeder(self._plan.dataset, self._layout, self._folder.journal, counters, again)
         transport = self._connect(job.transport.core, endpoint)
         placing = open_placing(self._plan, base_url, endpoint, self._folder.path, self._now)
@@ -318,8 +330,11 @@ class _Run:
             async with (
                 shown(meter, self._options.notes, name=job.name) as say,
                 watching(Watchdog(counters, runner.sending, endpoint.idle_timeout_s), say),
-                kept_live(self._folder, meter, counters, self._metrics, runner.fail),
+                measured() as self._lag,
+                shared_limits(self._plan, gate, self._run_id, chronicle.note),
+                kept_live(self._folder, meter, self._metrics, chronicle, runner.fail),
             ):
+                chronicle.lag = self._lag
                 stopping.hand_to(runner, say)
                 await runner.run()
         finally:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import JobError, RunFolderError
-from pipeline.journal import view
+from pipeline.journal_view import view
 from pipeline.parts import part_names, reading_part
 from pipeline.private import make_new_private_file
 from pipeline.results import results_of

@@ -2,9 +2,9 @@
 
 It owns the manifest (what this folder is a run of), the attempts and outcomes of ranges that have no part file yet, the
 list of parts, the answers that this folder paid for and no part holds (kept from before the job or dataset changed, or
-shared by identical prompts), and what all its attempts cost. An attempt is committed before it is sent, an outcome when it
-comes; both in group commits: what gathers within two milliseconds is one transaction. A part's rows leave in the
-transaction that records the part.
+shared by identical prompts), what all its attempts cost, and how its runs went over time. An attempt is committed before it
+is sent, an outcome when it comes; both in group commits: what gathers within two milliseconds is one transaction. A part's rows
+leave in the transaction that records the part. What another process may see of it is in `journal_view.py`.
 
 What an attempt row means after a crash:
 
@@ -30,10 +30,10 @@ import logging
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-from pipeline.databases import Transaction, is_damage, reading
+from pipeline.databases import Transaction
 from pipeline.errors import RunFolderError
+from pipeline.history import HISTORY_SCHEMA, History
 from pipeline.kept import KEPT_SCHEMA, KeptAnswers, decode, encode, is_intact
 from pipeline.private import make_private_file
 from pipeline.records import Outcome
@@ -58,14 +58,14 @@ INSERT INTO attempts VALUES (?, 1, 0, ?, ?)
 ON CONFLICT (idx) DO UPDATE SET open = 1, held = excluded.held, month = excluded.month"""
 _END_ATTEMPT = "UPDATE attempts SET open = 0, maybe_paid = maybe_paid + ? WHERE idx = ?"
 # A part that is shorter than the others keeps its rows here.
-_OPEN_OUTCOMES = """
+OPEN_OUTCOMES = """
 WITH size (n) AS (SELECT CAST(value AS INTEGER) FROM manifest WHERE name = 'rows_per_part')
 SELECT data FROM outcomes, size LEFT JOIN parts ON parts.number = outcomes.idx / size.n
 WHERE parts.rows IS NULL OR outcomes.idx % size.n >= parts.rows
 ORDER BY idx"""
 _UNSETTLED = "FROM attempts WHERE NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.idx = attempts.idx)"
 _MAYBE_PAID = f"SELECT coalesce(sum(open + maybe_paid), 0) {_UNSETTLED}"
-_IN_FLIGHT = f"SELECT coalesce(sum(open), 0) {_UNSETTLED}"
+IN_FLIGHT = f"SELECT coalesce(sum(open), 0) {_UNSETTLED}"
 _OUTCOMES_AT_ONCE = 1000
 # A transaction costs 50 us whatever it holds, as much as all else that is done for a row; no provider answers in 2 ms.
 _GATHER_S = 0.002
@@ -91,6 +91,7 @@ class Journal:
         self._recorded: list[tuple[int, bytes]] = []
         self.kept = KeptAnswers(self._db)
         self.spent = Spent(self._db)
+        self.history = History(self._db)
         self._waiting: list[asyncio.Future[None]] = []
         self._scheduled = False
         self._broken: sqlite3.Error | None = None
@@ -103,7 +104,7 @@ class Journal:
         self._db.execute(
             "PRAGMA fullfsync = ON"
         )  # macOS: fsync alone leaves it in the drive's cache; elsewhere nothing
-        self._db.executescript(_SCHEMA + KEPT_SCHEMA + SPENT_SCHEMA)
+        self._db.executescript(_SCHEMA + KEPT_SCHEMA + SPENT_SCHEMA + HISTORY_SCHEMA)
         version = self.manifest().setdefault("journal_version", str(JOURNAL_VERSION))
         if version != str(JOURNAL_VERSION):
             raise RunFolderError(
@@ -207,12 +208,12 @@ class Journal:
 
     def open_outcomes(self) -> Iterator[list[Outcome]]:
         """All outcomes kept for rows that have no part, in input order, some at a time."""
-        rows = self._db.execute(_OPEN_OUTCOMES)
+        rows = self._db.execute(OPEN_OUTCOMES)
         while some := rows.fetchmany(_OUTCOMES_AT_ONCE):
             yield [decode(data) for (data,) in some]
 
     def parts(self) -> dict[int, PartRecord]:
-        return {part.number: part for part in _parts(self._db)}
+        return {part.number: part for part in parts_of(self._db)}
 
     def add_part(self, part: PartRecord, first: int, *, keep_rows: bool) -> None:
         """Record a part file that now exists and let go of its rows, in one transaction.
@@ -354,42 +355,6 @@ class Journal:
             self._db.execute("VACUUM")
 
 
-class JournalView(NamedTuple):
-    """What another process sees of a run, while it goes on or after: manifest, parts, and the open ranges' outcomes."""
-
-    manifest: dict[str, str]
-    parts: list[PartRecord]
-    outcomes: list[Outcome]
-    in_flight: int
-    spend: tuple[int, int] = (0, 0)  # as `Journal.spend`
-
-
-def view(folder: Path) -> JournalView:
-    """Read a journal without touching the run that writes it. Raises RunFolderError where there is none."""
-    path = folder / FILE_NAME
-    if not path.is_file():
-        raise RunFolderError(
-            f"{folder} is not a run folder: it has no {FILE_NAME}. Give the job's output.path"
-        )
-    try:
-        with reading(path) as db:
-            return JournalView(
-                manifest=dict(db.execute("SELECT name, value FROM manifest")),
-                parts=list(_parts(db)),
-                outcomes=[decode(data) for (data,) in db.execute(_OPEN_OUTCOMES) if is_intact(data)],
-                in_flight=db.execute(_IN_FLIGHT).fetchone()[0],
-                spend=spend(db),
-            )
-    except sqlite3.Error as error:
-        if is_damage(error):
-            raise RunFolderError(
-                f"{path} is damaged: {error}. Run the job's command again: it sets the file aside and goes on from the parts"
-            ) from error
-        raise RunFolderError(
-            f"{path} cannot be read: {error}. Look at the folder as the user who runs the job"
-        ) from error
-
-
-def _parts(db: sqlite3.Connection) -> Iterator[PartRecord]:
+def parts_of(db: sqlite3.Connection) -> Iterator[PartRecord]:
     for number, rows, totals, stamp, digest in db.execute("SELECT * FROM parts ORDER BY number"):
         yield PartRecord(number, rows, json.loads(totals), stamp, digest)

@@ -1,41 +1,33 @@
 """The one gate before every send: requests per minute, tokens per minute, concurrency, and the cool-down they share.
 
-Lives here: who may send, and when. Not here: what a failure means (`failures.py`), when a row is tried again
-(`retry.py`), where the limits come from (job file and catalogue). Time is the running loop's.
+Lives here: who may send, and when. Not here: how fast a bucket may go (`pace.py`, `quota_search.py`) and how many may be in
+flight (`ceiling.py`), what a failure means (`failures.py`), when a row is tried again (`retry.py`), where the limits come from
+(job file and catalogue). Time is the running loop's.
 
-Waiters form one line, first come first served, so that a long prompt is never passed by short ones. Only its head looks
-at slot, cool-down and pace, and so only one timer runs, however many wait. The pace is aiolimiter's leaky bucket with a
-period of a twentieth of a second: quotas may be enforced per second (DashScope, rate limits: RPM/60, TPM/60), and a
-bucket of a whole minute would let that minute's requests out at once.
+Waiters form one line, first come first served, so that a long prompt is never passed by short ones. Only its head looks at slot,
+cool-down and pace, and so only one timer runs, however many wait.
 """
 
 import asyncio
+import logging
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-from aiolimiter import AsyncLimiter
+from pipeline.ceiling import Ceiling
+from pipeline.pace import CATCH_UP_S, Pace
+from pipeline.quota_search import Cut
 
 Bucket = Literal["requests", "tokens", "burst", "concurrency"]
 
-PERIOD_S = 0.05
-SMALLEST_BUCKET = 1.25  # units; its largest draw is one request
-# As shares of a bucket. Timers tell milliseconds apart at best, and uvloop spins through shorter waits: at high rates
-# draw a few milliseconds' worth for those next in line. To draw a whole bucket would lose what a late timer overshoots.
-SMALLEST_DRAW = 0.1
-LARGEST_DRAW = 0.8
-
 FIRST_COOL_DOWN_S = 1.0
-LONGEST_COOL_DOWN_S = 60.0  # limits recover within about a minute (DashScope, rate limits)
+LONGEST_COOL_DOWN_S = 6.0
+IN_A_ROW_S = 10.0
 LONGEST_RETRY_AFTER_S = 300.0
-CLEAN_STRETCH_S = 60.0
-# Of the replies since the last burst: with fewer refused than this, the pace is about right and a short pause will do.
-STORM_SHARE = 0.2
-
-LONGEST_DEBT_S = 60.0  # the provider's own window: what was used before it no longer counts
-LONGEST_CREDIT_S = 1.0
-CREDIT_SHARE = 0.5  # of a request; the rest comes from the bucket, so that no credit goes out in one burst
+_AT_ONCE_S = 1e-6
+log = logging.getLogger("promptmill")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,44 +71,48 @@ class Gate(Protocol):
 
 
 class Admitted(NamedTuple):
-    """What went through the gate in the last minute."""
+    """What went through the gate, as reserved."""
 
     requests: int
     tokens: int
 
 
+class Chosen(NamedTuple):
+    """How many requests and tokens a minute may go at present; None is any number."""
+
+    requests_per_minute: float | None
+    tokens_per_minute: float | None
+
+
 class LocalGate:
     """A `Gate` for one process and one event loop, with counters for progress and status.
 
-    Starts with empty buckets: the first request goes after one interval, and there is no opening burst.
-    `slowed` counts the failures reported to `slow`, by bucket.
+    `slowed` counts the failures reported to `slow`, by bucket; `note` is told each change of pace, ceiling or cool-down, with its
+    reason.
     """
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._ceiling = limits.max_concurrency  # fixed for now; read anew at each admission, so it may move
-        self._requests = _bucket(limits.requests_per_minute)
-        self._tokens = _bucket(limits.tokens_per_minute)
-        self._emptying: list[AsyncLimiter] = []
-        self._empty_buckets()
+    def __init__(self, limits: Limits, note: Callable[[str], None] | None = None) -> None:
+        now_s = asyncio.get_running_loop().time()
+        self._requests = Pace("requests", _per_s(limits.requests_per_minute), now_s)
+        self._tokens = Pace("tokens", _per_s(limits.tokens_per_minute), now_s)
+        self._ceiling = Ceiling(limits.max_concurrency, now_s)
+        self._note = note or (lambda what: log.info("limits: %s", what))
+        self._share = 1.0
 
         self._turn = asyncio.Lock()
-        self._slot_freed: asyncio.Future[None] | None = None
+        self._woken: asyncio.Future[None] | None = None  # the head of the line, waiting
         self._in_flight = 0
         self._waiting = 0
-        # Drawn from the buckets and not used yet. It belongs to the turn: a cancelled head leaves it to the next.
-        self._drawn_requests = 0.0
-        self._drawn_tokens = 0.0
-        # From settled answers: above 0 reserved and not used, below 0 used beyond the reservation.
-        self._carried_tokens = 0.0
 
         self._cooling_until_s = -math.inf
-        self._began_s = -math.inf
-        self._bursts = 0  # in a row, each refusing a good share, without a clean stretch between
-        self._answered = 0  # since the last burst began
-        self._refused = 0
+        self._storms = 0  # in a row
+        self._cut_s = -math.inf
+        self._answered_since_cut = 0
+        self._waited_for_tokens_s = -math.inf
         self._last_admission_s = math.inf
         self._last_minute = _LastMinute()
+        self._requests_admitted = 0
+        self._tokens_admitted = 0
         self.slowed: Counter[Bucket] = Counter()
 
     @property
@@ -129,7 +125,7 @@ class LocalGate:
 
     @property
     def ceiling(self) -> int:
-        return self._ceiling
+        return max(1, int(self._ceiling.now * self._share))
 
     @property
     def cooling_until_s(self) -> float | None:
@@ -141,12 +137,42 @@ class LocalGate:
     def admitted_last_minute(self) -> Admitted:
         return self._last_minute.total(asyncio.get_running_loop().time())
 
+    @property
+    def admitted(self) -> Admitted:
+        """All that went so far."""
+        return Admitted(self._requests_admitted, self._tokens_admitted)
+
+    @property
+    def chosen(self) -> Chosen:
+        """The rates that hold now, a minute."""
+        now_s = asyncio.get_running_loop().time()
+        return Chosen(
+            _per_minute(self._requests.rate_per_s(now_s)), _per_minute(self._tokens.rate_per_s(now_s))
+        )
+
+    def set_share(self, share: float) -> None:
+        """From now on this process has so much of the limits (0 < share <= 1); the rest is for others."""
+        if not 0 < share <= 1:
+            raise ValueError(f"share must be above 0 and at most 1, not {share!r}")
+        self._share = share
+        self._requests.set_share(share)
+        self._tokens.set_share(share)
+        self._wake()
+
+    def cool_until(self, until_s: float) -> None:
+        """Admit nothing before the loop's time `until_s`: another process that shares the limits was told to wait."""
+        if until_s > self._cooling_until_s:
+            self._cooling_until_s = until_s
+            self._requests.pause(until_s)
+            self._tokens.pause(until_s)
+            self._wake()
+
     async def acquire(self, tokens: int) -> None:
         self._waiting += 1
         try:
             await self._turn.acquire()
             try:
-                await self._until_admissible(tokens)
+                await self._until_admissible()
                 # No await from here on: who is admitted holds its slot, and who is cancelled holds nothing.
                 self._admit(tokens)
             finally:
@@ -157,96 +183,103 @@ class LocalGate:
     def release(self, reserved_tokens: int, actual_tokens: int | None) -> None:
         if self._in_flight == 0:
             raise RuntimeError("release without acquire")
+        now_s = asyncio.get_running_loop().time()
+        self._ceiling.changes(now_s, self._in_flight)
         self._in_flight -= 1
-        if actual_tokens:
-            self._answered += 1
-        if self._slot_freed is not None and not self._slot_freed.done():
-            self._slot_freed.set_result(None)
+        if actual_tokens != 0:
+            self._answered_since_cut += 1
+            if self._ceiling.answered(now_s):
+                self._note_ceiling()
+        self._wake()
         if actual_tokens is not None and actual_tokens != reserved_tokens:
-            self._settle(reserved_tokens - actual_tokens)
+            self._tokens.settle(now_s, reserved_tokens - actual_tokens)
 
     def slow(self, bucket: Bucket, retry_after_s: float | None, admitted_s: float | None = None) -> None:
-        now = asyncio.get_running_loop().time()
+        now_s = asyncio.get_running_loop().time()
         self.slowed[bucket] += 1
-        if bucket == "concurrency" and retry_after_s is None:
-            return  # one overloaded answer is that row's trouble: it backs off alone, the others go on
-        new_burst = (self._last_admission_s if admitted_s is None else admitted_s) > self._began_s
-        if new_burst:
-            stormy = self._refused >= STORM_SHARE * (self._refused + self._answered)
-            if not stormy or now - self._cooling_until_s >= CLEAN_STRETCH_S:
-                self._bursts = 0
-            self._answered = self._refused = 0
-        self._refused += 1
-        if retry_after_s is not None and retry_after_s > 0:
-            pause_s = min(retry_after_s, LONGEST_RETRY_AFTER_S)
-        elif new_burst:
-            pause_s = min(FIRST_COOL_DOWN_S * 2**self._bursts, LONGEST_COOL_DOWN_S)
+        admitted_s = self._last_admission_s if admitted_s is None else admitted_s
+        cut: Cut | None = None
+        if bucket == "concurrency":
+            if self._ceiling.refuse(now_s, admitted_s):
+                self._note_ceiling()
         else:
-            return
-        self._bursts = min(self._bursts + new_burst, 16)
-        self._began_s = now
-        self._cooling_until_s = max(self._cooling_until_s, now + pause_s)
-        self._empty_buckets()
+            pace = self._tokens if bucket == "tokens" else self._requests
+            cut = pace.refuse(now_s, admitted_s, burst=bucket == "burst")
+        if cut is not None:
+            what = "tokens" if bucket == "tokens" else "requests"
+            self._note(f"{what} a minute cut from {60 * cut.before_per_s:,.0f} to {60 * cut.after_per_s:,.0f}: "
+                       f"{cut.share:.1%} of the latest requests were refused ({bucket})")  # fmt: skip
+        if retry_after_s is not None and retry_after_s > 0:
+            self._cool(now_s, min(retry_after_s, LONGEST_RETRY_AFTER_S), "the provider says how long to wait")
+        elif cut is not None and (cut.again or self._nothing_answered_since_cut(now_s)):
+            self._storms = self._storms + 1 if now_s - self._cooling_until_s < IN_A_ROW_S else 0
+            pause_s = min(FIRST_COOL_DOWN_S * 2.0 ** min(self._storms, 16), LONGEST_COOL_DOWN_S)
+            self._cool(now_s, pause_s, f"{cut.share:.0%} of the latest requests were refused")
 
-    async def _until_admissible(self, tokens: int) -> None:
+        if cut is not None:
+            self._cut_s, self._answered_since_cut = now_s, 0
+
+    def _nothing_answered_since_cut(self, now_s: float) -> bool:
+        return self._answered_since_cut == 0 and now_s - self._cut_s < IN_A_ROW_S
+
+    def _cool(self, now_s: float, pause_s: float, why: str) -> None:
+        if now_s + pause_s > self._cooling_until_s:
+            self.cool_until(now_s + pause_s)
+            self._note(f"nothing is sent for {pause_s:.1f} s: {why}")
+
+    async def _until_admissible(self) -> None:
         """Return only when slot, cool-down and pace allow it at the same instant: after each wait all is looked at."""
         loop = asyncio.get_running_loop()
         while True:
-            if self._in_flight >= self._ceiling:
-                self._slot_freed = loop.create_future()
-                await self._slot_freed
-            elif (pause_s := self._cooling_until_s - loop.time()) > 0:
-                await asyncio.sleep(pause_s)
-            elif emptying := self._emptying:
-                # A leaky bucket at rest has room for a burst: take up that room before anyone may use it.
-                await emptying[-1].acquire(emptying[-1].max_rate)
-                emptying.pop()
-                self._drawn_requests = 0.0
-            elif self._tokens is not None and (short := self._short_tokens(tokens)) > 0:
-                self._drawn_tokens += await _draw(self._tokens, short)
-            elif self._requests is not None and (short := 1 - self._drawn_requests) > 0:
-                self._drawn_requests += await _draw(self._requests, short)
+            now_s = loop.time()
+            if self._in_flight >= self.ceiling:
+                await self._change(loop, None)
+            elif (pause_s := self._cooling_until_s - now_s) > 0:
+                await self._change(loop, now_s + pause_s)
+            elif (pause_s := self._tokens.wait_s(now_s)) > _AT_ONCE_S:
+                await self._change(loop, now_s + pause_s)
+                self._waited_for_tokens_s = loop.time()
+            elif (pause_s := self._requests.wait_s(now_s)) > _AT_ONCE_S:
+                await self._change(loop, now_s + pause_s)
             else:
                 return
 
+    async def _change(self, loop: asyncio.AbstractEventLoop, until_s: float | None) -> None:
+        """Until something has changed by which the head of the line may go, or that time has come."""
+        self._woken = loop.create_future()
+        timer = None if until_s is None else loop.call_at(until_s, self._wake)
+        try:
+            await self._woken
+        finally:
+            self._woken = None
+            if timer is not None:
+                timer.cancel()
+
     def _admit(self, tokens: int) -> None:
-        now = asyncio.get_running_loop().time()
+        now_s = asyncio.get_running_loop().time()
+        self._ceiling.changes(now_s, self._in_flight)
         self._in_flight += 1
-        self._last_admission_s = now
-        self._last_minute.add(now, tokens)
-        if self._requests is not None:
-            self._drawn_requests -= 1
-        if self._tokens is not None:
-            carried = min(self._carried_tokens, tokens * CREDIT_SHARE)
-            self._carried_tokens -= carried
-            self._drawn_tokens -= tokens - carried
+        self._last_admission_s = now_s
+        self._last_minute.add(now_s, tokens)
+        self._requests_admitted += 1
+        self._tokens_admitted += tokens
+        self._requests.spend(now_s, 1, late=now_s - self._waited_for_tokens_s < CATCH_UP_S)
+        self._tokens.spend(now_s, tokens)
 
-    def _short_tokens(self, tokens: int) -> float:
-        return tokens - min(self._carried_tokens, tokens * CREDIT_SHARE) - self._drawn_tokens
+    def _wake(self) -> None:
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
 
-    def _settle(self, unused_tokens: int) -> None:
-        if self._limits.tokens_per_minute is not None:
-            per_s = self._limits.tokens_per_minute / 60
-            carried = self._carried_tokens + unused_tokens
-            self._carried_tokens = min(max(carried, -per_s * LONGEST_DEBT_S), per_s * LONGEST_CREDIT_S)
-
-    def _empty_buckets(self) -> None:
-        self._emptying = [bucket for bucket in (self._requests, self._tokens) if bucket is not None]
+    def _note_ceiling(self) -> None:
+        self._note(f"up to {self.ceiling:,} requests in flight: {self._ceiling.reason}")
 
 
-def _bucket(per_minute: float | None) -> AsyncLimiter | None:
-    if per_minute is None:
-        return None
-    per_s = per_minute / 60
-    size = max(per_s * PERIOD_S, SMALLEST_BUCKET)
-    return AsyncLimiter(size, size / per_s)
+def _per_s(per_minute: float | None) -> float | None:
+    return None if per_minute is None else per_minute / 60
 
 
-async def _draw(bucket: AsyncLimiter, short: float) -> float:
-    """Wait for what is short, or for as much of it as the bucket gives at once; return the amount drawn."""
-    amount = min(max(short, bucket.max_rate * SMALLEST_DRAW), bucket.max_rate * LARGEST_DRAW)
-    await bucket.acquire(amount)
-    return amount
+def _per_minute(per_s: float) -> float | None:
+    return 60 * per_s if math.isfinite(per_s) else None
 
 
 class _LastMinute:

@@ -28,6 +28,8 @@ class MetricsFile:
         limits = snapshot.limits
         per_minute = {"requests": limits.requests_per_minute, "tokens": limits.tokens_per_minute}
         known = {what: limit for what, limit in per_minute.items() if limit is not None}
+        chosen = {"requests": limits.chosen_requests_per_minute, "tokens": limits.chosen_tokens_per_minute}
+        paces = {what: pace for what, pace in chosen.items() if pace is not None}
         self._put(
             [
                 *self._figures(counters),
@@ -35,6 +37,8 @@ class MetricsFile:
                 self._gauge("in_flight", "Requests in flight", limits.in_flight),
                 self._gauge("concurrency_limit", "Requests that may be in flight", limits.max_concurrency),
                 self._gauges("limit_per_minute", "The limits of the account", "what", known),
+                self._gauges("pace_per_minute", "What may go at present", "what", paces),
+                self._gauge("cooling_down", "1 while nothing is sent", int(limits.cooling_s > 0)),
             ]
         )
 

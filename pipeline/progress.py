@@ -29,6 +29,7 @@ _NAME_CHARS = 24
 _BAR_CHARS = 32
 _LEAST_BAR_CHARS = 4
 _BETWEEN = " · "
+_NEAR, _FAR = 0.95, 10  # a pace so near its limit is the limit; one so far above what goes is none
 
 # Says a sentence, and how much it matters: "info" or "warning".
 Say = Callable[[str, str], None]
@@ -75,7 +76,10 @@ class Counters:
 
 
 class LimitsView(NamedTuple):
-    """What the gate says of itself at one moment; limits are None where there is none."""
+    """What the gate says of itself at one moment; limits are None where there is none.
+
+    The last two are how many may go a minute at present, which is less than the limit in a storm; None is any number.
+    """
 
     in_flight: int
     max_concurrency: int
@@ -84,6 +88,8 @@ class LimitsView(NamedTuple):
     requests_per_minute: float | None
     tokens_per_minute: float | None
     cooling_s: float
+    chosen_requests_per_minute: float | None = None
+    chosen_tokens_per_minute: float | None = None
 
 
 class Snapshot(NamedTuple):
@@ -176,8 +182,10 @@ def facts(snapshot: Snapshot) -> list[str]:
         said.append(f"other {snapshot.other:,}")
     said.append(f"retrying {snapshot.retrying:,}")
     said.append(f"in flight {limits.in_flight:,}/{limits.max_concurrency:,}")
-    said.append(f"req/min {limits.requests_last_minute:,}{_of(limits.requests_per_minute)}")
-    said.append(f"tok/min {limits.tokens_last_minute:,}{_of(limits.tokens_per_minute)}")
+    requests = _of(limits.requests_per_minute, limits.chosen_requests_per_minute, limits.requests_last_minute)
+    tokens = _of(limits.tokens_per_minute, limits.chosen_tokens_per_minute, limits.tokens_last_minute)
+    said.append(f"req/min {limits.requests_last_minute:,}{requests}")
+    said.append(f"tok/min {limits.tokens_last_minute:,}{tokens}")
     if limits.cooling_s > 0:
         said.append(f"cooling down {limits.cooling_s:.0f}s")
     said += _money(snapshot)
@@ -205,8 +213,13 @@ def clock(seconds: float | None) -> str:
     return f"{hours}:{minute:02}:{second:02}"
 
 
-def _of(limit: float | None) -> str:
-    return "" if limit is None else f" of {limit:,.0f}"
+def _of(limit: float | None, chosen: float | None, used: int) -> str:
+    """The limit, and the pace where it is another: slowed down after refusals, or found where no limit is known."""
+    if limit is None:
+        return f" (pace {chosen:,.0f})" if chosen is not None and chosen < _FAR * max(used, 1) else ""
+    return f" of {limit:,.0f}" + (
+        f" (slowed to {chosen:,.0f})" if chosen is not None and chosen < _NEAR * limit else ""
+    )
 
 
 @contextlib.asynccontextmanager

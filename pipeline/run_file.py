@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from pipeline import __version__
 from pipeline.live import metrics_may_fail
+from pipeline.loop_lag import LoopLag
 from pipeline.metrics import MetricsFile
 from pipeline.opening import Opened
 from pipeline.pricing import from_nano
@@ -25,7 +26,9 @@ class RunFacts(NamedTuple):
     started: datetime
 
 
-def summed_up(facts: RunFacts, counters: Counters, stop: Stop | None, elapsed_s: float) -> RunSummary:
+def summed_up(
+    facts: RunFacts, counters: Counters, stop: Stop | None, elapsed_s: float, lag: LoopLag | None
+) -> RunSummary:
     """The summary of a run that has come to its end."""
     opened, totals = facts.opened, counters.totals
     folder, job = opened.folder, opened.plan.job.file
@@ -57,6 +60,7 @@ def summed_up(facts: RunFacts, counters: Counters, stop: Stop | None, elapsed_s:
         damaged=folder.damage,
         streamed=opened.plan.stream,
         elapsed_s=round(elapsed_s, 3),
+        loop_lag_p99_ms=None if lag is None else lag.percentile_ms(0.99),
         run_folder=str(folder.path),
         results=opened.layout.results.where,
     )

@@ -1,12 +1,14 @@
 """`promptmill status`: progress and spend of a run, read from its journal while it goes on or after."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
 from pipeline.budget import said
-from pipeline.journal import view
+from pipeline.history import Event
+from pipeline.journal_view import view
 from pipeline.progress import Snapshot, from_json
 from pipeline.run_folder import RUN_FILE, sum_parts
 from pipeline.run_lock import is_held
@@ -19,6 +21,7 @@ class RunStatus:
 
     `reason` is why the last run ended, where it could say.
     `spend` is what all attempts cost and what may have been paid without an answer, in billionths.
+    `events` are the latest changes of pace, with their reasons.
     `open_rows` of the settled rows have no part yet; their cost is not in the totals.
     """
 
@@ -32,6 +35,7 @@ class RunStatus:
     live: Snapshot | None
     running: bool
     reason: str | None
+    events: Sequence[Event]
 
     def cost_said(self) -> str:
         """The spend in words."""
@@ -75,6 +79,7 @@ def read_status(folder: Path) -> RunStatus:
         live=from_json(live) if live is not None and running else None,
         running=running,
         reason=None if running else _last_reason(folder),
+        events=seen.events,
     )
 
 

@@ -25,7 +25,8 @@ class RunSummary:
     `spent` is what counts against `max_cost`: what all attempts in this folder cost, whether a row holds their answer or not, and
     within it `maybe_cost`, the worst cases of those that may have been billed without an answer.
     `cost` is null where any answer's price is unknown, `maybe_paid` where the journal was once damaged, and with it the
-    knowledge of what was in flight; `damaged` says what this run found damaged.
+    knowledge of what was in flight; `damaged` says what this run found damaged. `loop_lag_p99_ms` is how late the event loop was,
+    null where nothing was asked.
     """
 
     job: str
@@ -51,6 +52,7 @@ class RunSummary:
     damaged: list[str]
     streamed: str | None
     elapsed_s: float
+    loop_lag_p99_ms: float | None
     run_folder: str
     results: str
 

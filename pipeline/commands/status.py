@@ -1,5 +1,6 @@
 """`promptmill status`."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -35,6 +36,10 @@ def carry_out(run: Path) -> int:
         click.echo(f"  now: {', '.join(facts(status.live))}")
     elif status.in_flight:
         click.echo(f"  {status.in_flight:,} requests were in flight when it died; they will be asked again")
+    if state != "finished":
+        for event in status.events:
+            at = datetime.fromtimestamp(event.at_us / 1_000_000, tz=UTC).astimezone()
+            click.echo(f"  {at:%H:%M:%S}  {event.reason}")
     if state == "stopped":
         if status.reason is not None:
             click.echo(f"  {status.reason}")

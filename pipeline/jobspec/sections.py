@@ -216,6 +216,8 @@ class LimitsSection(Section):
     requests_per_minute: float | None = Field(None, gt=0)
     tokens_per_minute: float | None = Field(None, gt=0)
     max_concurrency: int | None = Field(None, ge=1, le=100_000)
+    account: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    priority: float = Field(1.0, ge=0.01, le=100)
 
 
 class RetrySection(Section):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pipeline.catalog import load
 from pipeline.errors import RunFolderError
-from pipeline.journal import view
+from pipeline.journal_view import view
 from pipeline.pricing import cost, price
 from pipeline.records import Usage
 from pipeline.selftest.place import JOB, Place, Server, rows, sets

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pipeline.errors import RunFolderError
-from pipeline.journal import FILE_NAME, view
+from pipeline.journal import FILE_NAME
+from pipeline.journal_view import view
 from pipeline.records import Status
 from pipeline.selftest.place import JOB, Place, Running, answers, rows, sets
 from pipeline.selftest.results import Row, part_paths, read_rows

@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 
 from pipeline.errors import RunFolderError
-from pipeline.journal import view
+from pipeline.journal_view import view
 from pipeline.simulator.faults import FaultKind
 from pipeline.simulator.settings import Settings
 from tests.e2e.conftest import Workplace

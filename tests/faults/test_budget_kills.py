@@ -70,7 +70,7 @@ def runs(tmp_path: Path) -> Iterator[Runs]:
 
 
 def test_a_run_killed_ten_times_is_never_billed_more_than_its_cap(runs: Runs) -> None:
-    cap = Decimal("0.06")  # less than the kills and the rows come to
+    cap = Decimal("0.05")  # less than the kills and the rows come to
     kills = 0
     for _ in range(10):
         kills += runs.killed("out", ["--max-cost", str(cap)])

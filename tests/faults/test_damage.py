@@ -14,7 +14,8 @@ import pytest
 
 from pipeline.errors import RunFolderError
 from pipeline.export import export
-from pipeline.journal import FILE_NAME, view
+from pipeline.journal import FILE_NAME
+from pipeline.journal_view import view
 from pipeline.parts import part_name
 from pipeline.status import read_status
 from tests.support.rig import FakeTransport, Reply, always, answer, refusal

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import RunFolderBusy, RunFolderError
-from pipeline.journal import FILE_NAME, JOURNAL_VERSION, Journal, JournalView, view
+from pipeline.journal import FILE_NAME, JOURNAL_VERSION, Journal
+from pipeline.journal_view import JournalView, view
 from pipeline.records import (
     Completion,
     Failure,

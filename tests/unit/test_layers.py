@@ -19,8 +19,11 @@ LAYERS: list[set[str]] = [
         "storage",
         "schedule",
         "run_log",
+        "quota_search",
+        "ceiling",
+        "loop_lag",
     },
-    {"failures", "pricing", "model_rules", "databases", "results", "spent"},
+    {"pace", "failures", "pricing", "model_rules", "databases", "results", "spent", "history"},
     {"media", "protocol", "response"},
     {"render", "worst_case", "budget"},
     {
@@ -30,6 +33,7 @@ LAYERS: list[set[str]] = [
         "kept",
         "monthly",
         "journal",
+        "leases",
         "run_lock",
         "parts",
         "progress",
@@ -37,8 +41,18 @@ LAYERS: list[set[str]] = [
         "summary",
         "uploads",
     },
-    {"retry", "run_folder", "answers", "feeder", "plan", "llama_server", "stopping", "watchdog"},
-    {"spending", "servers", "placing", "opening", "metrics"},
+    {
+        "journal_view",
+        "retry",
+        "run_folder",
+        "answers",
+        "feeder",
+        "plan",
+        "llama_server",
+        "stopping",
+        "watchdog",
+    },
+    {"sharing", "spending", "servers", "placing", "opening", "metrics"},
     {"runner", "live"},
     {"run_file"},
     {"engine", "check", "export", "status", "labels", "simulator", "selftest"},
@@ -51,6 +65,7 @@ WITHIN_LEVEL = {
     ("vision_tokens", "tokens"),  # what is written around pictures and tools is text
     ("jobspec", "schedule"),  # a job's hours
     ("run_folder", "answers"),  # outcomes are read back out of parts
+    ("history", "databases"),  # one of the journal's tables
     ("journal", "kept"),  # tables of one file, in transactions of one owner
     ("jobspec", "catalog"),  # a job's target is looked up in the catalogue
 }

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from pipeline.failures import POLICIES
-from pipeline.journal import view
+from pipeline.journal_view import view
 from pipeline.records import FailureKind, Response
 from tests.support.clock import START_S, run_virtual
 from tests.support.rig import FakeTransport, Reply, Rig, always, answer, lost, playing, refusal
@@ -374,7 +374,14 @@ def test_what_does_not_fit_drains_and_is_not_cut_off(tmp_path: Path) -> None:
         await asyncio.sleep(0 if row_id == "r0" else 500)
         return answer("fine") if row_id != "r0" else lost(FailureKind.TIMEOUT)
 
-    rig = Rig(folder=tmp_path, rows=4, workers=4, max_cost=310_000_000, max_attempts=1)
+    rig = Rig(
+        folder=tmp_path,
+        rows=4,
+        workers=4,
+        max_cost=310_000_000,
+        max_attempts=1,
+        requests_per_minute=6_000_000,
+    )
     rig.worst_case = lambda prompt, body: 300_000_000 if prompt.row_id == "r3" else 100_000_000
     ran = run_virtual(rig.run(FakeTransport(script)))
     assert ran.runner.stopped is not None

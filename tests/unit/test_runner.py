@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import DatasetError
-from pipeline.journal import FILE_NAME, Journal, view
+from pipeline.journal import FILE_NAME, Journal
+from pipeline.journal_view import view
 from pipeline.records import FailureKind, Outcome, Response
 from pipeline.run_folder import StorageError
 from pipeline.runner import ALIKE_LIMIT, FIRST_WORKERS, Runner
@@ -212,7 +213,7 @@ def test_until_the_first_answer_only_a_few_are_in_flight_and_then_all_slots_are_
 
 def test_several_rows_refused_for_good_never_cut_off_the_answers_on_their_way(tmp_path: Path) -> None:
     """When the money is gone all in flight may say so, and yet some be answered: those are paid for."""
-    rig = Rig(folder=tmp_path, rows=4, workers=4)
+    rig = Rig(folder=tmp_path, rows=4, workers=4, requests_per_minute=6_000_000)  # all are sent at once
 
     async def main() -> None:
         held = Held("r3")

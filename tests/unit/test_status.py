@@ -111,6 +111,7 @@ def test_the_spend_in_words(totals: Totals, said: str) -> None:
         live=None,
         running=False,
         reason=None,
+        events=(),
     )
     assert status.cost_said() == said
 
@@ -135,6 +136,7 @@ def test_what_the_folder_spent_in_words(spend: tuple[int, int], said: str | None
         live=None,
         running=False,
         reason=None,
+        events=(),
     )
     assert status.spend_said() == said
 

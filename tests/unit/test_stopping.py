@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import Interrupted
-from pipeline.journal import view
+from pipeline.journal_view import view
 from pipeline.schedule import End
 from pipeline.stopping import Stopping, signals_interrupt
 from pipeline.summary import Stop

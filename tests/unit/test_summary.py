@@ -71,6 +71,7 @@ def test_the_summary_is_one_line_of_ascii_json() -> None:
         deduplicated=0,
         changed=[],
         damaged=[],
+        loop_lag_p99_ms=1.5,
         elapsed_s=0.5,
         run_folder="/data/结果\udcff",
         results="/data/results",
