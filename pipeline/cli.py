@@ -257,6 +257,38 @@ def simulate(**options: Any) -> int:
 
 
 @cli.command(
+    "prices",
+    short_help="The model catalogue: prices by tier, limits, when they were checked and where.",
+    epilog="""\b
+Examples:
+  promptmill prices
+  promptmill prices 'qwen*-flash' --region cn-beijing
+  promptmill prices qwen-plus --route batch-chat
+  promptmill prices --region dashscope-intl --json
+  promptmill prices --prices my-prices.toml
+
+\b
+Columns: prices of input, output, and output with reasoning; of cached prompt tokens, those held by a cache mark, and
+those written by one; what a batch route costs of it; requests and tokens a minute; the day the entry was checked.
+A dash is not known.""",
+)
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option(
+    "--region", metavar="REGION", help="Of a region, such as cn-beijing, or a provider, such as openai."
+)
+@click.option(
+    "--route",
+    type=click.Choice(["realtime", "batch-chat", "batch-file"]),
+    help="The prices on a route, of the models that have one there.  [default: realtime, and models without a price]",
+)
+@_PRICES
+@click.option("--json", "as_json_text", is_flag=True, help="JSON with all that is known of each model.")
+def prices(**options: Any) -> int:
+    """Show the catalogue, or its entries whose names match MODEL (a pattern such as 'qwen3*'), your own files laid over it."""
+    return _carry_out("prices", options)
+
+
+@cli.command(
     "selftest",
     short_help="Try the promises on this machine and disk, against the simulator: a verdict each.",
     epilog="""\b

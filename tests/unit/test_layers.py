@@ -55,7 +55,7 @@ LAYERS: list[set[str]] = [
     {"sharing", "spending", "servers", "placing", "opening", "metrics"},
     {"runner", "live"},
     {"run_file"},
-    {"engine", "check", "export", "status", "labels", "simulator", "selftest"},
+    {"engine", "check", "export", "status", "labels", "simulator", "selftest", "price_list"},
     {"commands"},
     {"cli"},
 ]
