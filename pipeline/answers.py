@@ -19,6 +19,7 @@ from pipeline.journal import Journal
 from pipeline.parts import METADATA_KEY, arrow_file, is_part_name, part_name
 from pipeline.progress import Counters
 from pipeline.records import (
+    ANSWERED,
     Completion,
     Failure,
     FailureKind,
@@ -141,7 +142,7 @@ def _values(column: "pa.ChunkedArray[Any]") -> list[Any]:
 def _outcome(row: dict[str, Any], fields: list[str]) -> Outcome:
     status = Status(row["status"])
     filtered = row["finish_reason"] == FinishReason.CONTENT_FILTER
-    answered = status in (Status.OK, Status.TRUNCATED, Status.INVALID) or filtered
+    answered = status in ANSWERED or filtered
     return Outcome(
         index=row["input_index"],
         row_id=row["row_id"],

@@ -32,6 +32,7 @@ _ONE_NANO = Decimal(1).scaleb(-COST_PLACES)
 _REALTIME = "realtime"
 _BATCH_CHAT = "batch-chat"
 _BATCH_FILE = "batch-file"
+ROUTES = (_REALTIME, _BATCH_CHAT, _BATCH_FILE)
 
 
 class Rate(NamedTuple):
@@ -67,7 +68,7 @@ def price(provider: Provider, model_name: str, route: str) -> Price | None:
 
     Raises ValueError for any other route.
     """
-    if route not in (_REALTIME, _BATCH_CHAT, _BATCH_FILE):
+    if route not in ROUTES:
         raise ValueError(f"route {route!r}: expected {_REALTIME}, {_BATCH_CHAT} or {_BATCH_FILE}")
     model = provider.model(model_name)
     if model is None or not model.tiers or provider.currency is None:
@@ -168,13 +169,16 @@ def to_nano(amount: Decimal) -> int:
 
 
 class WholePrice:
-    """A price worked out in whole numbers, for what is done for every row. Amounts are in billionths of the currency unit."""
+    """A price worked out in whole numbers, for what is done for every row. Amounts are in billionths of the currency unit.
+
+    `rates` are per single token; `unit` of theirs make a billionth.
+    """
 
     def __init__(self, price: Price) -> None:
-        places, self._rates = _whole(price)
-        self._edges = [rate[0] for rate in self._rates if rate[0] is not None]
-        self._bounded = len(self._edges) == len(self._rates)
-        self._unit: int = 10 ** (places - COST_PLACES)
+        places, self.rates = _whole(price)
+        self.unit: int = 10 ** (places - COST_PLACES)
+        self._edges = [rate[0] for rate in self.rates if rate[0] is not None]
+        self._bounded = len(self._edges) == len(self.rates)
 
     def nano_cost(
         self,
@@ -193,7 +197,7 @@ class WholePrice:
         beyond = self._bounded and tier == len(self._edges)
         if plain < 0 or hit < 0 or written < 0 or completion < 0 or beyond:
             return None
-        _, input_, output, thinking, implicit, explicit, create = self._rates[tier]
+        _, input_, output, thinking, implicit, explicit, create = self.rates[tier]
         amount = plain * input_ + completion * (thinking if reasoning else output)
         if hit:
             share = implicit if cache_write is None else explicit
@@ -204,9 +208,9 @@ class WholePrice:
             if create is None:
                 return None
             amount += written * create
-        if self._unit > 1:
-            half, odd = divmod(self._unit, 2)
-            amount, rest = divmod(amount, self._unit)
+        if self.unit > 1:
+            half, odd = divmod(self.unit, 2)
+            amount, rest = divmod(amount, self.unit)
             if rest > half or (rest == half and not odd and amount & 1):
                 amount += 1
         return amount
@@ -218,8 +222,8 @@ class WholePrice:
         prices count on: what a larger prompt costs is not known.
         """
         most = 0
-        last = self._rates[-1]
-        for rate in self._rates:
+        last = self.rates[-1]
+        for rate in self.rates:
             edge, input_, output, thought, implicit, explicit, create = rate
             if marks:
                 input_ = max(input_, implicit or 0, explicit or 0, create or 0)
@@ -228,10 +232,10 @@ class WholePrice:
             most = max(most, amount)
             if tokens == prompt:
                 break
-        return -(-most // self._unit)
+        return -(-most // self.unit)
 
 
-class _WholeRate(NamedTuple):
+class WholeRate(NamedTuple):
     """A `Rate` in whole numbers of the same unit of currency, per single token."""
 
     up_to_prompt_tokens: int | None
@@ -243,7 +247,7 @@ class _WholeRate(NamedTuple):
     explicit_create: int | None
 
 
-def _whole(price: Price) -> tuple[int, list[_WholeRate]]:
+def _whole(price: Price) -> tuple[int, list[WholeRate]]:
     """The places at which every price of a single token is a whole number, and the rates in that unit."""
     figures = [figure for rate in price.rates for figure in rate[1:] if isinstance(figure, Decimal)]
     exponents = [int(figure.as_tuple().exponent) for figure in figures]
@@ -256,7 +260,7 @@ def _whole(price: Price) -> tuple[int, list[_WholeRate]]:
         return None if figure is None else whole(figure)
 
     return places, [
-        _WholeRate(
+        WholeRate(
             rate.up_to_prompt_tokens,
             whole(rate.input),
             whole(rate.output),

@@ -25,6 +25,11 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
+# These rows have an answer, and were billed. A blocked one has where the provider filtered its answer
+# (finish_reason content_filter).
+ANSWERED = frozenset({Status.OK, Status.TRUNCATED, Status.INVALID})
+
+
 class FinishReason(StrEnum):
     """The finish reasons we act on; any other string of the provider is kept as it is."""
 

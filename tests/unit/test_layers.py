@@ -24,7 +24,7 @@ LAYERS: list[set[str]] = [
         "loop_lag",
     },
     {"pace", "failures", "pricing", "model_rules", "databases", "results", "spent", "history"},
-    {"media", "protocol", "response"},
+    {"media", "protocol", "response", "repricing"},
     {"render", "worst_case", "budget"},
     {
         "transport",
