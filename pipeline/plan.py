@@ -15,6 +15,7 @@ import orjson
 import pyarrow as pa
 
 from pipeline import pricing
+from pipeline.billing import outcome_costs
 from pipeline.dataset import Dataset, DatasetScan, id_text, open_dataset, text_of
 from pipeline.errors import DatasetError, JobError
 from pipeline.failures import Dialect, without_secrets
@@ -24,7 +25,7 @@ from pipeline.model_rules import must_stream, refuse_silent_thinking, refused_pa
 from pipeline.parts import DEFAULT_ROWS_PER_PART, RESULT_COLUMNS, InputColumn, Layout, result_name
 from pipeline.protocol.assemble import Assembler
 from pipeline.protocol.wire import WireFormat, wire_format
-from pipeline.records import Completion, Failure, Outcome, Prompt, Request, Response, Row, Usage
+from pipeline.records import Completion, Failure, Outcome, Prompt, Request, Response, Row
 from pipeline.render import Renderer
 from pipeline.response import AnswerCheck
 from pipeline.storage import Storage
@@ -125,35 +126,7 @@ class Plan:
 
     def costs(self, outcomes: Sequence[Outcome]) -> list[Decimal | None]:
         """What each outcome cost, all its paid answers together; None where that is unknown. What has its price keeps it."""
-        nothing = Usage()
-        usages = [o.completion.usage if o.completion else nothing for o in outcomes]
-        costs = self._prices(outcomes, usages)
-        for place, (outcome, usage) in enumerate(zip(outcomes, usages, strict=True)):
-            if usage.priced is not None:
-                costs[place] = usage.priced.cost
-            for earlier in outcome.earlier:
-                more = earlier.priced.cost if earlier.priced is not None else self._price(earlier)
-                so_far = costs[place]
-                costs[place] = None if so_far is None or more is None else so_far + more
-        return costs
-
-    def _prices(self, outcomes: Sequence[Outcome], usages: Sequence[Usage]) -> list[Decimal | None]:
-        if self.price is None:
-            return [None] * len(outcomes)
-        reasoned = [o.completion is not None and bool(o.completion.reasoning_content) for o in outcomes]
-        columns = pricing.Columns(
-            [u.prompt_tokens for u in usages],
-            [u.completion_tokens for u in usages],
-            [u.cached_tokens for u in usages],
-            [u.cache_write_tokens for u in usages],
-            [bool(u.reasoning_tokens) or r for u, r in zip(usages, reasoned, strict=True)],
-        )
-        return pricing.costs(self.price, columns)
-
-    def _price(self, usage: Usage) -> Decimal | None:
-        if self.price is None:
-            return None
-        return pricing.cost(self.price, usage, has_reasoning=bool(usage.reasoning_tokens))
+        return outcome_costs(self.price, outcomes)
 
     def nano_cost(self, answer: Completion) -> int | None:
         """What one answer cost, in billionths of the currency unit; None where that is unknown."""

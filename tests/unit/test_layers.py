@@ -23,7 +23,7 @@ LAYERS: list[set[str]] = [
         "ceiling",
         "loop_lag",
     },
-    {"pace", "failures", "pricing", "model_rules", "databases", "results", "spent", "history"},
+    {"pace", "failures", "pricing", "billing", "model_rules", "databases", "results", "spent", "history"},
     {"media", "protocol", "response", "repricing"},
     {"render", "worst_case", "budget"},
     {
@@ -56,6 +56,7 @@ LAYERS: list[set[str]] = [
     {"runner", "live"},
     {"run_file"},
     {"engine", "check", "export", "status", "labels", "simulator", "selftest", "price_list"},
+    {"report"},
     {"commands"},
     {"cli"},
 ]
@@ -67,6 +68,7 @@ WITHIN_LEVEL = {
     ("run_folder", "answers"),  # outcomes are read back out of parts
     ("history", "databases"),  # one of the journal's tables
     ("journal", "kept"),  # tables of one file, in transactions of one owner
+    ("billing", "pricing"),  # many outcomes by the rule of one answer
     ("jobspec", "catalog"),  # a job's target is looked up in the catalogue
 }
 

@@ -1,0 +1,58 @@
+"""`promptmill report`."""
+
+import glob
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from pipeline.errors import JobError, RunFolderError
+from pipeline.journal import FILE_NAME
+from pipeline.masking import environment_secrets
+from pipeline.report.as_json import document, to_text
+from pipeline.report.compose import page_of, tables_of
+from pipeline.report.read import read_run
+from pipeline.report.terminal import show
+from pipeline.s3 import S3Settings
+from pipeline.storage import LocalFiles
+
+
+def carry_out(runs: tuple[str, ...], *, as_json: bool, html: Path | None) -> int:
+    """Print a report, or write the files that are asked for instead."""
+    s3, secrets = S3Settings.from_env(os.environ), environment_secrets(os.environ)
+    facts = [read_run(folder, s3, secrets) for folder in _folders(runs)]
+    now = datetime.now().astimezone()
+    if html is not None:
+        _write(html, page_of(facts, now).encode("utf-8", "backslashreplace"))
+    if as_json:
+        click.echo(to_text(document(facts, now)))
+    elif html is None:
+        show(tables_of(facts), sys.stdout)
+    return 0
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; it holds what a model said, so it is its owner's alone."""
+    try:
+        LocalFiles(path.absolute().parent).put(path.name, memoryview(content))
+    except OSError as error:
+        raise JobError(f"{path} cannot be written: {error}") from error
+    click.echo(f"written to {path}", err=True)
+
+
+def _folders(named: tuple[str, ...]) -> list[Path]:
+    """The run folders that were named, each once. A pattern takes what is a run folder and passes over the rest."""
+    found: dict[Path, None] = {}
+    for name in named:
+        if Path(name).exists() or not glob.has_magic(name):
+            found[Path(name)] = None
+            continue
+        matched = [path for path in map(Path, sorted(glob.glob(name))) if (path / FILE_NAME).is_file()]  # noqa: PTH207
+        if not matched:
+            raise RunFolderError(
+                f"no run folder matches {name}. Give the job's output.path, or a pattern of some"
+            )
+        found.update(dict.fromkeys(matched))
+    return list(found)

@@ -1,0 +1,222 @@
+"""Charts as SVG without script, from a few shapes of data. The drawing is Vega-Lite's, compiled in the package vl-convert-python.
+
+Colours are the page's own (`currentColor`, `var(--...)`), so that one picture serves light, dark and print. Nothing is fetched:
+the data stand in the specification, and no address is allowed.
+"""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from pipeline.errors import SetupError
+from pipeline.records import Status
+
+WIDTH_PX, HEIGHT_PX = 380, 210
+_INK, _FAINT = "currentColor", "var(--faint)"
+_COLOURS = [f"var(--c{number})" for number in range(1, 6)]
+_FAILED = "var(--bad)"
+_FONT = "system-ui, sans-serif"
+_AXIS = {
+    "labelColor": _INK,
+    "titleColor": _INK,
+    "domainColor": _FAINT,
+    "tickColor": _FAINT,
+    "gridColor": _FAINT,
+    "labelFontSize": 11,
+    "titleFontSize": 11,
+    "titleFontWeight": "normal",
+    "labelOverlap": True,
+    "tickCount": 5,
+}
+_CONFIG: dict[str, Any] = {
+    "background": None,
+    "font": _FONT,
+    "view": {"stroke": None},
+    "axis": _AXIS,
+    "legend": {"labelColor": _INK, "labelFontSize": 11, "orient": "top", "title": None, "labelLimit": 150},
+    "range": {"category": _COLOURS},
+    "text": {"color": _INK, "fontSize": 11},
+}
+_NAME_CHARS, _BAR_NAME_CHARS = 18, 36
+
+
+class Chart(NamedTuple):
+    """One chart: its title, its picture, and what must be known to read it."""
+
+    title: str
+    svg: str
+    note: str = ""
+
+
+class Point(NamedTuple):
+    """A value of one series at a time (Unix seconds)."""
+
+    at_s: float
+    value: float | None
+    series: str
+
+
+class Bin(NamedTuple):
+    """How many values of one series lie between two edges."""
+
+    low: float
+    high: float
+    rows: int
+    series: str
+
+
+def svg(spec: dict[str, Any]) -> str:
+    """A specification drawn. Raises SetupError where the drawing package is not installed."""
+    try:
+        drawer = importlib.import_module("vl_convert")  # 80 MB that only a page with charts needs
+    except ImportError as error:
+        raise SetupError(
+            "charts need the package vl-convert-python, which is not installed: pip install 'promptmill[report]'"
+        ) from error
+    sized = {"width": WIDTH_PX, "height": HEIGHT_PX, "autosize": {"type": "fit", "contains": "padding"}}
+    drawn: str = drawer.vegalite_to_svg({**sized, **spec, "config": _CONFIG}, allowed_base_urls=[])
+    return drawn
+
+
+def over_time(
+    points: Sequence[Point], *, unit: str, whole: bool, limit: float | None = None, stacked: bool = False
+) -> str:
+    """Series over time, in UTC; `whole` numbers or not. `limit` is drawn as a line across."""
+    series = list(dict.fromkeys(point.series for point in points))
+    values = [{"t": point.at_s * 1000, "v": point.value, "s": point.series} for point in points]
+    mark = (
+        {"type": "area", "opacity": 0.85, "interpolate": "step-after"}
+        if stacked
+        else {"type": "line", "strokeWidth": 1.8}
+    )
+    layers: list[dict[str, Any]] = [
+        {
+            "data": {"values": values},
+            "mark": mark,
+            "encoding": {
+                "x": {"field": "t", "type": "temporal", "scale": {"type": "utc"}, "title": "UTC"},
+                "y": {
+                    "field": "v",
+                    "type": "quantitative",
+                    "title": unit,
+                    "stack": "zero" if stacked else None,
+                    "axis": _numbers(whole=whole),
+                },
+                "color": _colour(series),
+            },
+        }
+    ]
+    if limit is not None:
+        layers.append(
+            {
+                "data": {"values": [{"v": limit, "text": "limit"}]},
+                "layer": [
+                    {"mark": {"type": "rule", "color": _INK, "strokeDash": [5, 4]}},
+                    {
+                        "mark": {"type": "text", "align": "left", "dy": -5, "x": 4, "color": _INK},
+                        "encoding": {"text": {"field": "text"}},
+                    },
+                ],
+                "encoding": {"y": {"field": "v", "type": "quantitative"}},
+            }
+        )
+    return svg({"layer": layers})
+
+
+def distribution(bins: Sequence[Bin], *, unit: str) -> str:
+    """How values spread, on a logarithmic axis."""
+    series = list(dict.fromkeys(one.series for one in bins))
+    return svg(
+        {
+            "data": {
+                "values": [{"a": one.low, "b": one.high, "n": one.rows, "s": one.series} for one in bins]
+            },
+            "mark": {"type": "bar", "opacity": 0.6, "binSpacing": 0},
+            "encoding": {
+                "x": {
+                    "field": "a",
+                    "type": "quantitative",
+                    "scale": {"type": "log", "nice": False},
+                    "axis": {"grid": False},
+                    "title": unit,
+                },
+                "x2": {"field": "b"},
+                "y": {
+                    "field": "n",
+                    "type": "quantitative",
+                    "title": "rows",
+                    "stack": None,
+                    "axis": _numbers(whole=True),
+                },
+                "y2": {"datum": 0},
+                "color": _colour(series),
+            },
+        }
+    )
+
+
+def bars(values: Sequence[tuple[str, float]], *, unit: str) -> str:
+    """Named values, the first on top. A name stands above its bar: there it has room, whatever font the reader has."""
+    rows = [
+        {"n": number, "said": f"{_cut(name, _BAR_NAME_CHARS)}: {value:,.0f}", "v": value}
+        for number, (name, value) in enumerate(values)
+    ]
+    return svg(
+        {
+            "height": 36 * len(rows) + 40,
+            "data": {"values": rows},
+            "encoding": {
+                "y": {"field": "n", "type": "ordinal", "axis": None},
+                "x": {"field": "v", "type": "quantitative", "title": unit, "axis": _numbers(whole=True)},
+            },
+            "layer": [
+                {"mark": {"type": "bar", "color": _COLOURS[0], "height": 12, "yOffset": 8}},
+                {
+                    "mark": {"type": "text", "align": "left", "dy": -7},
+                    "encoding": {"text": {"field": "said"}, "x": {"value": 0}},
+                },
+            ],
+        }
+    )
+
+
+def daily(values: Sequence[tuple[str, float, str]], *, unit: str, whole: bool) -> str:
+    """Values by day, and series within a day, as stacked columns. Days are as 2026-11-28."""
+    series = list(dict.fromkeys(name for _, _, name in values))
+    return svg(
+        {
+            "data": {"values": [{"day": day, "v": value, "s": _cut(name)} for day, value, name in values]},
+            "mark": {"type": "bar"},
+            "encoding": {
+                "x": {
+                    "field": "day",
+                    "type": "ordinal",
+                    "title": None,
+                    "axis": {"labelAngle": 0, "labelExpr": "slice(datum.value, 5)"},
+                },
+                "y": {"field": "v", "type": "quantitative", "title": unit, "axis": _numbers(whole=whole)},
+                "color": _colour([_cut(name) for name in series]),
+            },
+        }
+    )
+
+
+def _colour(series: Sequence[str]) -> dict[str, Any]:
+    """The colours of some series in their order; one alone needs no legend."""
+    colour: dict[str, Any] = {"field": "s", "type": "nominal", "sort": list(series)}
+    others = iter(_COLOURS)
+    own = [_FAILED if name == Status.FAILED else next(others, _COLOURS[-1]) for name in series]
+    return (
+        colour
+        | {"scale": {"domain": list(series), "range": own}}
+        | ({"legend": None} if len(series) == 1 else {})
+    )
+
+
+def _numbers(*, whole: bool) -> dict[str, Any]:
+    """How an axis writes its numbers: 12k for whole ones, which have no fractions between them; 0.25 for others."""
+    return {"format": "~s", "tickMinStep": 1} if whole else {}
+
+
+def _cut(name: str, chars: int = _NAME_CHARS) -> str:
+    return name if len(name) <= chars else name[: chars - 1] + "…"
