@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from pipeline.counting import exact_tokens
 from pipeline.dataset import DatasetScan
 from pipeline.failures import one_line
 from pipeline.jobspec import key_variable
@@ -15,13 +16,6 @@ from pipeline.model_rules import refused_params
 from pipeline.plan import Plan, missing_columns
 from pipeline.protocol.compatible import EncodeError
 from pipeline.records import Failure, Prompt, Request, Row
-from pipeline.tokens import count_messages, count_text
-from pipeline.vision_tokens import (
-    DEFAULT_SYSTEM_TOKENS,
-    gives_default_system,
-    numbers_pictures,
-    tools_tokens,
-)
 
 EXAMPLES = 5
 _SHOWN_CHARS = 2_000
@@ -104,29 +98,6 @@ def check_plan(
     report.problems += refused
     report.notes += _notes(plan)
     return report
-
-
-def exact_tokens(plan: Plan, prompt: Prompt) -> int:
-    """The prompt tokens by the Qwen vocabulary and the provider's formulas.
-
-    Text, pictures and tools come out as billed, within a token, for the models whose vocabulary is Qwen's up to 3. Pictures
-    behind URLs, videos and documents are guesses, and what a search adds is not in it.
-    """
-    model, tools = plan.target.model_name, prompt.params.get("tools") or ()
-    tokens = count_messages(prompt.messages) + prompt.media_tokens + tools_tokens(tools)
-    if prompt.messages[0]["role"] != "system" and (tools or gives_default_system(model)):
-        tokens += DEFAULT_SYSTEM_TOKENS
-    if numbers_pictures(model):
-        pictures = sum(part.get("type") == "image_url" for part in _parts(prompt))
-        tokens += sum(count_text(f"Picture {n}: ") for n in range(1, pictures + 1))
-    return tokens
-
-
-def _parts(prompt: Prompt) -> Iterator[dict[str, Any]]:
-    for message in prompt.messages:
-        content = message.get("content")
-        if isinstance(content, list):
-            yield from (part for part in content if isinstance(part, dict))
 
 
 def shown_request(request: Request) -> str:

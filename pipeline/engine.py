@@ -9,8 +9,7 @@ import functools
 import gc
 import logging
 import sqlite3
-import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -28,6 +27,7 @@ from pipeline.loop_lag import LoopLag, measured
 from pipeline.masking import logged_without
 from pipeline.opening import Opened, open_work
 from pipeline.parts import OpenRange, part_name, write_part
+from pipeline.pilot import PilotFeeder, new_run_id, still_to_ask
 from pipeline.placing import open_placing
 from pipeline.plan import Plan
 from pipeline.progress import Counters, Meter, counting, shown
@@ -64,7 +64,7 @@ class RunOptions:
     """What the command line adds to the job.
 
     `deadline_s` counts from the start; rows that ended with a status in `retry` are asked again; `metrics` is a file to write
-    the run's figures to.
+    the run's figures to. `pilot` are the indexes of the rows to ask, in this order, where not all are to be asked.
     """
 
     limit: int | None
@@ -72,6 +72,7 @@ class RunOptions:
     notes: Notes
     retry: frozenset[Status] = frozenset()
     metrics: Path | None = None
+    pilot: Sequence[int] | None = None
 
 
 def run_job(
@@ -156,7 +157,8 @@ class _Run:
         self._started = edge.started
         self._budget: Budget  # while rows are asked
         self._lag: LoopLag | None = None  # once rows are asked
-        self._run_id = f"{self._started:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+        self._run_id = new_run_id(self._started, pilot=edge.options.pilot is not None)
+        self._pilot: list[int] | None = None  # those of its rows that are to be asked
         self._facts = RunFacts(opened, self._run_id, self._started)
         self._metrics = open_metrics(self._facts, edge.options.metrics)
 
@@ -174,6 +176,11 @@ class _Run:
         done = parts.keys() - again.parts.keys()
         in_parts = sum(parts[number].rows for number in done)
         counters = Counters(self._rows, self._totals(list(parts.values())), self._plan.costs)
+        if self._options.pilot is not None:
+            self._pilot = still_to_ask(
+                self._options.pilot, self._folder.journal, parts, self._layout.rows_per_part
+            )
+            counters.rows = counters.totals.rows + len(self._pilot)
         log.info("run %s: %d rows, %d of them settled, %d parts", self._run_id, self._rows, counters.totals.rows,
                  len(parts))  # fmt: skip
         if unsettled := self._unsettled:
@@ -187,7 +194,7 @@ class _Run:
             # A part without rows, so that the results can be read whatever the input held.
             nothing = write_part(OpenRange(self._layout, 0, 0), self._layout)
             self._folder.journal.add_part(nothing, 0, keep_rows=True)
-        if in_parts < self._rows:
+        if in_parts < self._rows if self._pilot is None else self._pilot:
             gc.collect()
             gc.freeze()
             # Collections triggered by allocation alone cost 15-40 % at 1,000 requests in flight (docs/performance.md).
@@ -273,7 +280,10 @@ class _Run:
             chronicle.note,
         )
         chronicle.refused = lambda: sum(gate.slowed.values())
-        feeder = Feeder(self._plan.dataset, self._layout, self._folder.journal, counters, again)
+        if self._pilot is not None:
+            feeder: Feeder | PilotFeeder = PilotFeeder(self._plan.dataset, self._layout, self._pilot)
+        else:
+            feeder = Feeder(self._plan.dataset, self._layout, self._folder.journal, counters, again)
         transport = self._connect(job.transport.core, endpoint)
         placing = open_placing(self._plan, base_url, endpoint, self._folder.path, self._now)
         asker = Asker(

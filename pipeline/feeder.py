@@ -7,7 +7,7 @@ and journal stay small however many rows there are. Rows whose outcome the journ
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from pipeline.dataset import Dataset
 from pipeline.errors import DatasetError
@@ -37,6 +37,20 @@ class Again(NamedTuple):
     statuses: frozenset[Status]
     parts: Mapping[int, PartRecord]
     read: Callable[[int], list[Outcome]]
+
+
+class Feeding(Protocol):
+    """What a runner takes its rows from, and gives their outcomes to."""
+
+    on_full: Callable[[OpenRange], None]
+    on_no_room: Callable[[], None]
+
+    @property
+    def exhausted(self) -> bool: ...
+    async def take(self) -> Fed | None: ...
+    def settle(self, outcome: Outcome, range_: OpenRange) -> None: ...
+    def written(self, range_: OpenRange) -> None: ...
+    def close(self) -> None: ...
 
 
 class Feeder:

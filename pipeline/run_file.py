@@ -35,7 +35,9 @@ def summed_up(
     priced = opened.plan.price is not None
     paid, maybe = folder.journal.spend()
     cap = job.budget.max_cost
-    code, reason = ending(stop, totals, opened.rows, job.budget.error_threshold)
+    code, reason = ending(stop, totals, counters.rows, job.budget.error_threshold)
+    if code == 0 and counters.rows < opened.rows:
+        reason = "every row of the pilot has its outcome"
     return RunSummary(
         job=job.name,
         run_id=facts.run_id,
@@ -109,7 +111,7 @@ def close_metrics(
     facts: RunFacts, metrics: MetricsFile | None, counters: Counters, summary: RunSummary, ended: datetime
 ) -> None:
     """Write the last metrics, and remember a success for those of later runs."""
-    if summary.exit_code == 0:
+    if summary.exit_code == 0 and summary.done == summary.rows:  # no pilot
         facts.opened.folder.journal.write_manifest({"last_success_s": str(ended.timestamp())})
     if metrics is not None:
         with metrics_may_fail(metrics):

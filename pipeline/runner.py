@@ -17,7 +17,7 @@ from typing import Any
 from pipeline.answers import KnownAnswers, better
 from pipeline.errors import PromptmillError
 from pipeline.failures import POLICIES, one_line
-from pipeline.feeder import Fed, Feeder
+from pipeline.feeder import Fed, Feeding
 from pipeline.journal import Journal
 from pipeline.parts import Layout, OpenRange, write_part
 from pipeline.progress import Counters
@@ -45,7 +45,7 @@ class Runner:
     loop's time since when.
     """
 
-    feeder: Feeder
+    feeder: Feeding
     renderer: Renderer
     encode: Callable[[Prompt], Request]
     place: Callable[[Prompt], Awaitable[Prompt | Failure]]

@@ -70,24 +70,31 @@ class WorstCase:
         params = prompt.params
         # All rows of most jobs share one object.
         if self._last is None or self._last[0] is not params:
-            self._last = (params, self._output(params))
+            self._last = (params, self._output(params, strict=self._strict))
         output = self._last[1]
         tokens, marks = self._prompt_tokens(prompt, body, output)
         return self.price.nano_most(tokens, output.tokens, thinking=output.thinking, marks=marks)
 
+    def answer_tokens(self, params: Mapping[str, Any]) -> int | None:
+        """The most tokens that these parameters let all the answers to one request have; None where nothing bounds them."""
+        try:
+            return self._output(params, strict=True).tokens
+        except EncodeError:
+            return None
+
     def check(self, params: Mapping[str, Any]) -> None:
         """Raise JobError where a job's own parameters leave its answers without a bound, or with a price apart."""
         try:
-            self._output(params)
+            self._output(params, strict=self._strict)
         except EncodeError as error:
             raise JobError(
                 f"[budget] a cap needs a bound on each answer: {error}. Nothing was sent"
             ) from None
 
-    def _output(self, params: Mapping[str, Any]) -> _Output:
+    def _output(self, params: Mapping[str, Any], *, strict: bool) -> _Output:
         options = params.get("search_options")
         strategy = options.get("search_strategy") if isinstance(options, dict) else None
-        if self._strict and isinstance(strategy, str) and strategy.startswith("agent"):
+        if strict and isinstance(strategy, str) and strategy.startswith("agent"):
             raise EncodeError(
                 f'search_strategy "{strategy}" is billed by the search besides the tokens, which no price here covers: '
                 "take another strategy, or the cap out"
@@ -98,13 +105,13 @@ class WorstCase:
         thinking = asked or model is None or (effort is None and thinks(model, params))
         form = params.get("response_format")
         return _Output(
-            tokens=self._answer_tokens(params, thinking=thinking) * (_count(params, "n") or 1),
+            tokens=self._answer_tokens(params, thinking=thinking, strict=strict) * (_count(params, "n") or 1),
             thinking=thinking or model is None or model.thinking is None,
             doubled="tools" in params or (isinstance(form, dict) and form.get("type") == "json_schema"),
             hidden=any(params.get(name) for name in _BRINGING_MORE),
         )
 
-    def _answer_tokens(self, params: Mapping[str, Any], *, thinking: bool) -> int:
+    def _answer_tokens(self, params: Mapping[str, Any], *, thinking: bool, strict: bool) -> int:
         model = self._model
         whole = _count(params, "max_completion_tokens")
         if whole is not None:
@@ -113,7 +120,9 @@ class WorstCase:
         said = _count(params, "max_tokens")
         text = said + _OVERRUN_TOKENS if said is not None else (model and model.max_output_tokens) or context
         if text is None:
-            text = self._unbounded("set [params] max_tokens, as the most that this model writes is not known")
+            text = _unbounded(
+                "set [params] max_tokens, as the most that this model writes is not known", strict=strict
+            )
         if not thinking:
             return text
         budget = _count(params, "thinking_budget")
@@ -123,16 +132,12 @@ class WorstCase:
             else (model and model.max_thinking_tokens) or context
         )
         if thought is None:
-            thought = self._unbounded(
+            thought = _unbounded(
                 "set [params] thinking_budget (or max_completion_tokens, where the model takes it), as the most that this model "
-                "thinks is not known"
+                "thinks is not known",
+                strict=strict,
             )
         return text + thought
-
-    def _unbounded(self, advice: str) -> int:
-        if self._strict:
-            raise EncodeError(advice)
-        return _ANY_OUTPUT_TOKENS
 
     def _prompt_tokens(self, prompt: Prompt, body: bytes, output: _Output) -> tuple[int, bool]:
         """The most tokens of a prompt, and whether it carries cache marks."""
@@ -172,6 +177,12 @@ class WorstCase:
     @staticmethod
     def _picture(rule: VisionRule) -> int:
         return _squares(rule.min_pixels, rule.max_pixels, rule.factor) + TOKENS_AROUND + _PICTURE_NAME_TOKENS
+
+
+def _unbounded(advice: str, *, strict: bool) -> int:
+    if strict:
+        raise EncodeError(advice)
+    return _ANY_OUTPUT_TOKENS
 
 
 def _frames(frames: int, rule: VisionRule) -> int:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import click
 
-from pipeline.check import check_plan, exact_tokens, shown_request
+from pipeline.check import check_plan, shown_request
 from pipeline.commands.job import now, read_plan
+from pipeline.counting import exact_tokens
 from pipeline.errors import JobError
 from pipeline.failures import one_line
 from pipeline.masking import printable

@@ -16,7 +16,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from pipeline.check import check_plan, exact_tokens
+from pipeline.check import check_plan
+from pipeline.counting import exact_tokens
 from pipeline.engine import RunOptions, run_job
 from pipeline.errors import JobError
 from pipeline.jobspec import load_job, resolve_target

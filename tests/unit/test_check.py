@@ -5,7 +5,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from pipeline.check import EXAMPLES, Report, check_plan, exact_tokens, shown_request
+from pipeline.check import EXAMPLES, Report, check_plan, shown_request
+from pipeline.counting import exact_tokens
 from pipeline.plan import scan_dataset
 from tests.support.jobs import SMALLEST, plan, write_rows
 
