@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from pipeline.dataset.files import ByteStream, Cursor
-from pipeline.dataset.lines import TooLong, line_blocks, not_utf8_problem, too_long_problem
+from pipeline.dataset.lines import Skip, TooLong, line_blocks, not_utf8_problem, too_long_problem
 from pipeline.records import Row
 
 _DEEP = 250  # orjson reads about a thousand levels and writes 254
@@ -29,7 +29,11 @@ def read_jsonl(stream: ByteStream, name: str, cursor: Cursor, max_line_bytes: in
     """
     loads = orjson.loads
     line_number = 0
-    for lines in line_blocks(stream, name, max_line_bytes):
+    skip = Skip(max(cursor.start - cursor.index, 0))
+    for lines in line_blocks(stream, name, max_line_bytes, skip):
+        line_number += skip.passed
+        cursor.index += skip.passed
+        skip.passed = 0
         for line in lines:
             line_number += 1
             if cursor.index < cursor.start:
@@ -55,6 +59,8 @@ def read_jsonl(stream: ByteStream, name: str, cursor: Cursor, max_line_bytes: in
             index = cursor.index
             cursor.index = index + 1
             yield Row(index, columns, name, line_number, problem)
+        skip.left = max(cursor.start - cursor.index, 0)
+    cursor.index += skip.passed
 
 
 def _too_deep(value: Any, problem: str | None) -> tuple[str | None, Any]:

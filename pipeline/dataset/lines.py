@@ -3,7 +3,9 @@
 Lines end with LF (a CR before it is left to the caller). A byte order mark is dropped, UTF-16 is refused.
 """
 
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from pipeline.dataset.files import ByteStream
@@ -12,6 +14,7 @@ from pipeline.errors import DatasetError
 BLOCK_BYTES = 1024 * 1024
 UTF8_MARK = b"\xef\xbb\xbf"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_BLANK_FIRST, _BLANK = re.compile(rb"[ \t\r\x0b\x0c]*\n"), re.compile(rb"\n[ \t\r\x0b\x0c]*\n")
 
 
 class TooLong(NamedTuple):
@@ -20,8 +23,35 @@ class TooLong(NamedTuple):
     quotes: int
 
 
-def line_blocks(stream: ByteStream, name: str, max_line_bytes: int) -> Iterator[list[bytes | TooLong]]:
-    """Yield the lines of `stream`, without their LF, a block's worth at a time.
+@dataclass(slots=True)
+class Skip:
+    """So many lines may be passed over without being looked at; those that were, since it was last set to 0, are `passed`."""
+
+    left: int = 0
+    passed: int = 0
+
+    def take(self, block: bytes) -> bytes | None:
+        """What is behind the last line of a block, once the lines are passed over; None where they have to be looked at.
+
+        Blank lines have to: they are none in JSONL.
+        """
+        lines = block.count(b"\n") if self.left else 0
+        if not 0 < lines <= self.left or _BLANK_FIRST.match(block):
+            return None
+        objects = block.count(b"\n{") + block.endswith(
+            b"\n"
+        )  # behind each line but the last: several times faster to tell
+        if objects != lines and _BLANK.search(block):
+            return None
+        self.left -= lines
+        self.passed += lines
+        return block[block.rfind(b"\n") + 1 :]
+
+
+def line_blocks(
+    stream: ByteStream, name: str, max_line_bytes: int, skip: Skip | None = None
+) -> Iterator[list[bytes | TooLong]]:
+    """Yield the lines of `stream`, without their LF, a block's worth at a time, but for those that `skip` passes over.
 
     Holds at most one block and `max_line_bytes`, whatever the line's length. A last line needs no LF.
     Raises DatasetError where the text is UTF-16.
@@ -30,6 +60,11 @@ def line_blocks(stream: ByteStream, name: str, max_line_bytes: int) -> Iterator[
     partial = _PartialLine(max_line_bytes)
     block = _text_start(stream, name, block_bytes)
     while block:
+        if skip is not None and (behind := skip.take(block)) is not None:
+            partial.clear()
+            partial.add(behind)
+            block = stream.read(block_bytes)
+            continue
         first, *rest = block.split(b"\n")
         partial.add(first)
         if rest:
@@ -56,9 +91,9 @@ class _PartialLine:
 
     def __init__(self, max_line_bytes: int) -> None:
         self._max_line_bytes = max_line_bytes
-        self._clear()
+        self.clear()
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
         self._pieces: list[bytes] = []
         self._size_bytes = 0
         self._quotes = 0
@@ -77,7 +112,7 @@ class _PartialLine:
     def take(self) -> bytes | TooLong:
         too_long = self._size_bytes > self._max_line_bytes
         line = TooLong(self._quotes) if too_long else b"".join(self._pieces)
-        self._clear()
+        self.clear()
         return line
 
 

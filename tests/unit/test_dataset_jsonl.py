@@ -192,3 +192,17 @@ def test_a_row_nested_too_deeply_to_be_written_again_is_a_problem_and_the_next_i
     assert rows[0].problem == "nested deeper than 250 levels"
     assert rows[1].problem is None
     assert len(rows[1].columns["x"]) == 400
+
+
+@pytest.mark.parametrize("between", [b"\n", b"\r\n", b"\n\n", b"\n \t\r\n", b"\n[]\n"])
+def test_blocks_of_lines_before_the_start_are_passed_over_whole_and_still_counted(
+    tmp_path: Path, between: bytes
+) -> None:
+    lines = [b'{"n": %d, "text": "%s"}' % (n, b"x" * (n % 97)) for n in range(60_000)]
+    content = between.join(lines) + b"\n"
+    rows = read(tmp_path, content)
+    dataset = open_dataset("rows.jsonl", base=tmp_path)
+    for start in (0, 1, 20_000, len(rows) - 1, len(rows), len(rows) + 5):
+        again = list(dataset.rows(start))
+        assert [(row.index, row.line) for row in again] == [(row.index, row.line) for row in rows[start:]]
+        assert again == rows[start:]
