@@ -28,7 +28,7 @@ import asyncio
 import json
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from pipeline.databases import Transaction
@@ -67,6 +67,7 @@ _UNSETTLED = "FROM attempts WHERE NOT EXISTS (SELECT 1 FROM outcomes WHERE outco
 _MAYBE_PAID = f"SELECT coalesce(sum(open + maybe_paid), 0) {_UNSETTLED}"
 IN_FLIGHT = f"SELECT coalesce(sum(open), 0) {_UNSETTLED}"
 _OUTCOMES_AT_ONCE = 1000
+_SOME_OUTCOMES = "SELECT data FROM outcomes WHERE idx > ? ORDER BY idx LIMIT ?"
 # A transaction costs 50 us whatever it holds, as much as all else that is done for a row; no provider answers in 2 ms.
 _GATHER_S = 0.002
 # What a changed job left behind may be most of the file: given back once it is worth the rewriting.
@@ -211,6 +212,20 @@ class Journal:
         rows = self._db.execute(OPEN_OUTCOMES)
         while some := rows.fetchmany(_OUTCOMES_AT_ONCE):
             yield [decode(data) for (data,) in some]
+
+    def change_outcomes(self, change: Callable[[Outcome], None]) -> None:
+        """Change every outcome that is not in a part alone, in one transaction."""
+        last = -1
+        with Transaction(self._db):
+            while some := self._db.execute(_SOME_OUTCOMES, (last, _OUTCOMES_AT_ONCE)).fetchall():
+                outcomes = [decode(data) for (data,) in some]
+                for outcome in outcomes:
+                    change(outcome)
+                self._db.executemany(
+                    "UPDATE outcomes SET data = ? WHERE idx = ?",
+                    [(encode(one), one.index) for one in outcomes],
+                )
+                last = outcomes[-1].index
 
     def parts(self) -> dict[int, PartRecord]:
         return {part.number: part for part in parts_of(self._db)}

@@ -9,12 +9,14 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
-from pipeline.answers import keep_answers
+from pipeline.answers import keep_answers, keep_price
 from pipeline.dataset import DatasetScan
 from pipeline.errors import JobError, RunFolderError
 from pipeline.parts import Layout
 from pipeline.plan import Plan, scan_dataset
+from pipeline.pricing import Price
 from pipeline.records import Failure
 from pipeline.run_folder import Identity, RunFolder
 from pipeline.storage import RESULTS
@@ -28,7 +30,8 @@ class Opened:
     """A run folder that is this job's, and how its rows become part files.
 
     `changed` says what is new since the folder's last run, `kept` how many answers of before wait for their question, and
-    `unsettled` how many requests the last run left in flight.
+    `unsettled` how many requests the last run left in flight. `prices` are those that the folder's runs were priced by, one
+    after another, as JSON; the last one is this run's.
     """
 
     folder: RunFolder
@@ -38,6 +41,7 @@ class Opened:
     changed: list[str]
     kept: int
     unsettled: int
+    prices: list[dict[str, Any]]
 
 
 def open_work(
@@ -62,7 +66,9 @@ def open_work(
     if not changed and json.loads(manifest.get("columns", "null")) not in (None, columns):
         changed.append("the input's columns")  # fewer rows were looked at before, which had fewer
     unsettled = folder.journal.take_open_attempts()
-    if before is not None and (changed or manifest.get("moving")):
+    moving = before is not None and bool(changed or manifest.get("moving"))
+    prices = _settle_prices(folder, plan, manifest, moving=moving)
+    if before is not None and moving:
         with folder.storage_errors():
             _take_over(folder, before, int(manifest["rows_per_part"]))
     if folder.forgot:
@@ -76,6 +82,7 @@ def open_work(
             "rows_per_part": str(rows_per_part),
             "columns": json.dumps(columns),
             "scan": json.dumps({"limit": limit, "rows": scan.rows, "columns": scan.columns}),
+            "prices": json.dumps(prices),
         }
     )
     return Opened(
@@ -86,6 +93,7 @@ def open_work(
         changed=changed,
         kept=folder.journal.kept.count(),
         unsettled=unsettled,
+        prices=prices,
     )
 
 
@@ -97,6 +105,24 @@ def _refuse_another_place(folder: RunFolder, manifest: dict[str, str]) -> None:
             f"the parts that the run folder {folder.path} knows of lie in {before or folder.path / RESULTS}; output.path now "
             f"says {folder.results.where}. Set it as it was, or give another output.state"
         )
+
+
+def _settle_prices(
+    folder: RunFolder, plan: Plan, manifest: dict[str, str], *, moving: bool
+) -> list[dict[str, Any]]:
+    """The prices of the folder's runs, with this one's; where it is new, or answers move, what was paid keeps the one before."""
+    known: list[dict[str, Any]] = json.loads(manifest.get("prices", "[]"))
+    now = {
+        "model": plan.target.model_name,
+        "route": plan.job.file.model.route,
+        "price": None if plan.price is None else plan.price.to_json(),
+    }
+    if known and (moving or known[-1] != now):
+        before = known[-1]["price"]
+        price = None if before is None else Price.from_json(before)
+        with folder.storage_errors():
+            folder.journal.change_outcomes(lambda outcome: keep_price(outcome, price))
+    return known if known and known[-1] == now else [*known, now]
 
 
 def _take_over(folder: RunFolder, before: Identity, rows_per_part: int) -> None:

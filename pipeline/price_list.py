@@ -5,7 +5,6 @@ No terminal here, and no arithmetic on prices (`pricing.py`).
 
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
-from decimal import Decimal
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ import msgspec
 from pipeline.catalog import Model, Provider, provider_names
 from pipeline.catalog.overlay import Catalogue
 from pipeline.errors import JobError
-from pipeline.pricing import Price, Rate, price
+from pipeline.pricing import Price, Rate, plain, price
 
 STALE_AFTER = timedelta(days=90)
 REALTIME = "realtime"
@@ -126,17 +125,11 @@ def as_json(entry: Entry, today: date) -> dict[str, Any]:
         "route": entry.route,
         "currency": entry.provider.currency,
         "price_version": entry.provider.price_version,
-        "rates": None if entry.price is None else [_rate_json(rate) for rate in entry.price.rates],
+        "rates": None if entry.price is None else entry.price.to_json()["rates"],
         **model,
         "stale": entry.is_stale(today),
         "sources": sources,
         "file": entry.origin,
-    }
-
-
-def _rate_json(rate: Rate) -> dict[str, Any]:
-    return {
-        name: plain(value) if isinstance(value, Decimal) else value for name, value in rate._asdict().items()
     }
 
 
@@ -182,11 +175,6 @@ def _edge(rate: Rate, below: Rate | None) -> str:
 
 def _amount(amount: Any) -> str:
     return "-" if amount is None else plain(amount)
-
-
-def plain(amount: Decimal) -> str:
-    """An amount without exponent and trailing zeros."""
-    return f"{amount.normalize():f}"
 
 
 def _count(count: int | None) -> str:

@@ -16,10 +16,10 @@ place, and the sum of a million rows is off by at most 0.0005 of the currency un
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pipeline.catalog import Cache, Provider, Tier
 from pipeline.records import Usage
@@ -61,6 +61,32 @@ class Price:
             if rate.up_to_prompt_tokens is None or prompt_tokens <= rate.up_to_prompt_tokens:
                 return rate
         return None
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON has it: amounts as text, exact."""
+        rates = [
+            {
+                name: plain(value) if isinstance(value, Decimal) else value
+                for name, value in rate._asdict().items()
+            }
+            for rate in self.rates
+        ]
+        return {"currency": self.currency, "version": self.version, "rates": rates}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Price":
+        rates = [
+            Rate._make(
+                Decimal(value) if isinstance(value, str) else value for value in map(rate.get, Rate._fields)
+            )
+            for rate in data["rates"]
+        ]
+        return cls(currency=data["currency"], version=data["version"], rates=tuple(rates))
+
+
+def plain(amount: Decimal) -> str:
+    """An amount without exponent and trailing zeros."""
+    return f"{amount.normalize(_EXACT):f}"
 
 
 def price(provider: Provider, model_name: str, route: str) -> Price | None:

@@ -24,9 +24,9 @@ class RunSummary:
     `deduplicated` rows that took the answer of an identical prompt; `changed` says what is new since the last run.
     `spent` is what counts against `max_cost`: what all attempts in this folder cost, whether a row holds their answer or not, and
     within it `maybe_cost`, the worst cases of those that may have been billed without an answer.
-    `cost` is null where any answer's price is unknown, `maybe_paid` where the journal was once damaged, and with it the
-    knowledge of what was in flight; `damaged` says what this run found damaged. `loop_lag_p99_ms` is how late the event loop was,
-    null where nothing was asked.
+    `cost` is null where that of any answer is unknown, and `unpriced` counts their rows; `maybe_paid` is null where the journal
+    was once damaged, and with it the knowledge of what was in flight; `damaged` says what this run found damaged.
+    `loop_lag_p99_ms` is how late the event loop was, null where nothing was asked.
     """
 
     job: str
@@ -39,6 +39,7 @@ class RunSummary:
     errors: dict[str, int]
     tokens: dict[str, int]
     cost: str | None
+    unpriced: int
     spent: str | None
     maybe_cost: str | None
     max_cost: str | None

@@ -1,8 +1,12 @@
 """The catalogue from the command line: `prices`, and a user's own prices in a run."""
 
 import json
+from collections import Counter
 from decimal import Decimal
 from pathlib import Path
+
+import polars as pl
+import pytest
 
 from tests.e2e.conftest import Workplace
 from tests.support.provider import Provider
@@ -65,3 +69,30 @@ def test_a_bad_file_ends_a_run_before_anything_is_sent(
     missing = place.run("--prices", "nowhere.toml")
     assert missing.code == 2 and "nowhere.toml cannot be read: No such file" in missing.stderr
     assert provider.ledger.received == 0
+
+
+@pytest.mark.parametrize("first", [("--max-cost", "0.009"), ("--limit", "15")])
+def test_what_was_paid_keeps_its_price_when_prices_change(
+    place: Workplace, provider: Provider, tmp_path: Path, first: tuple[str, str]
+) -> None:
+    """Rows settled before are in the journal alone, or in a short part as well that is written anew."""
+    place.point_at(provider)
+    (tmp_path / "own.toml").write_text(OWN)
+    (tmp_path / "later.toml").write_text(OWN.replace("input = 8, output = 20", "input = 80, output = 200"))
+    bounded = ("--set", "params.max_tokens=16")
+    before = place.run("--prices", "own.toml", *bounded, *first).summary
+    assert 0 < before["done"] < 40 if first[0] == "--max-cost" else before["rows"] == 15
+    after = place.run("--prices", "later.toml", *bounded).summary
+    assert (after["done"], after["unpriced"], after["sent"]) == (40, 0, 40 - before["done"])
+    used = json.loads((place.out / "run.json").read_text())["prices"]
+    assert [one["price"]["rates"][0]["input"] for one in used] == ["8", "80"]
+    paid = {one["price"]["version"]: Decimal(one["price"]["rates"][0]["input"]) for one in used}
+    rows = pl.read_parquet(place.out / "results/*.parquet").to_dicts()
+    assert Counter(row["price_version"] for row in rows) == dict(
+        zip(paid, (before["done"], after["sent"]), strict=True)
+    )
+    for row in rows:
+        price = paid[row["price_version"]]
+        exact = row["prompt_tokens"] * price + row["completion_tokens"] * price * Decimal("2.5")
+        assert row["cost"] == exact / 1_000_000
+    assert Decimal(after["cost"]) == sum(row["cost"] for row in rows)

@@ -1,5 +1,6 @@
 """Prices: invoices worked out by hand, nulls where a figure is missing, the column equal to its rows."""
 
+import json
 from decimal import Context, Decimal, localcontext
 from typing import NamedTuple
 
@@ -122,6 +123,12 @@ def test_a_price_says_its_currency_and_its_version() -> None:
     price = priced(CN, "qwen-plus")
     assert (price.currency, price.version) == ("CNY", catalog.load(CN).price_version)
     assert priced(OA, "gpt-4o").currency == "USD"
+
+
+@pytest.mark.parametrize("model", ["qwen-plus", "qwen3.8-max", "qwen3.8-flash", "qwen-max"])
+def test_a_price_is_the_same_read_back_from_json(model: str) -> None:
+    price = priced(CN, model)
+    assert Price.from_json(json.loads(json.dumps(price.to_json()))) == price
 
 
 def test_an_unknown_route_is_refused() -> None:

@@ -59,6 +59,7 @@ def test_the_summary_is_one_line_of_ascii_json() -> None:
         errors={},
         tokens={},
         cost=None,
+        unpriced=1,
         spent=None,
         maybe_cost=None,
         max_cost=None,
