@@ -208,7 +208,8 @@ Examples:
   promptmill report runs/review-sentiment
   promptmill report runs/review-sentiment --json > report.json
   promptmill report runs/review-sentiment --html report.html
-  promptmill report 'runs/daily-*'
+  promptmill report runs/review-sentiment --as model=qwen-flash,route=batch-chat
+  promptmill report 'runs/daily-*' --parquet daily.parquet
 
 \b
 Several runs are told by run, by day, by job and by model. A pattern in quotes takes what is a run folder and passes
@@ -224,6 +225,19 @@ over the rest.""",
     metavar="FILE",
     help="Write a page with charts instead, in one file that needs nothing else.",
 )
+@click.option(
+    "--parquet",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the sums instead, one row a run, day, model and outcome, for notebooks.",
+)
+@click.option(
+    "--as",
+    "elsewhere",
+    metavar="KEY=VALUE,...",
+    help="Say also what the same tokens would have cost elsewhere; keys are model, provider, region and route.",
+)
+@_PRICES
 def report(**options: Any) -> int:
     """Report on the run in the folder RUN, while it goes on or after; on several, also together.
 

@@ -3,32 +3,49 @@
 import glob
 import os
 import sys
-from datetime import datetime
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+from pipeline.catalog.overlay import Catalogue, user_files
+from pipeline.commands.job import now
 from pipeline.errors import JobError, RunFolderError
 from pipeline.journal import FILE_NAME
 from pipeline.masking import environment_secrets
+from pipeline.report import as_parquet
 from pipeline.report.as_json import document, to_text
 from pipeline.report.compose import page_of, tables_of
-from pipeline.report.read import read_run
+from pipeline.report.read import Reading, read_run
 from pipeline.report.terminal import show
 from pipeline.s3 import S3Settings
 from pipeline.storage import LocalFiles
 
 
-def carry_out(runs: tuple[str, ...], *, as_json: bool, html: Path | None) -> int:
+def carry_out(
+    runs: Sequence[str],
+    *,
+    as_json: bool = False,
+    html: Path | None = None,
+    parquet: Path | None = None,
+    elsewhere: str | None = None,
+    prices: Path | None = None,
+) -> int:
     """Print a report, or write the files that are asked for instead."""
-    s3, secrets = S3Settings.from_env(os.environ), environment_secrets(os.environ)
-    facts = [read_run(folder, s3, secrets) for folder in _folders(runs)]
-    now = datetime.now().astimezone()
+    how = Reading(
+        s3=S3Settings.from_env(os.environ),
+        secrets=environment_secrets(os.environ),
+        load=Catalogue(user_files(os.environ, prices)).load,
+        elsewhere=elsewhere,
+    )
+    facts = [read_run(folder, how) for folder in _folders(runs)]
     if html is not None:
-        _write(html, page_of(facts, now).encode("utf-8", "backslashreplace"))
+        _write(html, page_of(facts, now()).encode("utf-8", "backslashreplace"))
+    if parquet is not None:
+        _write(parquet, as_parquet.to_bytes(as_parquet.table(facts)))
     if as_json:
-        click.echo(to_text(document(facts, now)))
-    elif html is None:
+        click.echo(to_text(document(facts, now())))
+    elif html is None and parquet is None:
         show(tables_of(facts), sys.stdout)
     return 0
 
@@ -42,7 +59,7 @@ def _write(path: Path, content: bytes) -> None:
     click.echo(f"written to {path}", err=True)
 
 
-def _folders(named: tuple[str, ...]) -> list[Path]:
+def _folders(named: Sequence[str]) -> list[Path]:
     """The run folders that were named, each once. A pattern takes what is a run folder and passes over the rest."""
     found: dict[Path, None] = {}
     for name in named:

@@ -9,7 +9,7 @@ from datetime import date, datetime
 from typing import Any
 
 from pipeline import __version__
-from pipeline.report.facts import MEASURES, About, Cell, LabelFacts, RunFacts, Sums, summed
+from pipeline.report.facts import MEASURES, About, Cell, LabelFacts, RepricedFacts, RunFacts, Sums, summed
 from pipeline.report.labelled import agreement, per_label
 from pipeline.report.many import Together
 from pipeline.report.spread import Spread
@@ -47,6 +47,7 @@ def _run(facts: RunFacts) -> Json:
         "slowest": [row._asdict() for row in facts.slowest.rows],
         "dearest": [row._asdict() for row in facts.dearest.rows],
         "labels": None if facts.labels is None else _labels(facts.labels),
+        "elsewhere": None if facts.repriced is None else _repriced(facts.repriced),
         "over_time": {
             "width_s": facts.moments.width_s,
             "spans": [
@@ -119,6 +120,20 @@ def _spread(spread: Spread) -> Json:
         "least": spread.least if spread.count else None,
         **{f"p{percent}": spread.percentile(percent) for percent in PERCENTS},
         "most": spread.most if spread.count else None,
+    }
+
+
+def _repriced(facts: RepricedFacts) -> Json:
+    where = facts.where
+    return {
+        "provider": where.provider.name,
+        "model": where.model_name,
+        "route": where.route,
+        "currency": where.price and where.price.currency,
+        "price_version": where.price and where.price.version,
+        "answers": facts.answered,
+        "cost": facts.priced_cost,
+        "unpriced": {reason.name.lower(): count for reason, count in facts.unpriced.items()},
     }
 
 

@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
 from pipeline.report.spread import Spread
+from pipeline.repricing import Elsewhere, Repriced, Unpriced
 
 MEASURES = ("latency_ms", "first_token_ms", "queue_ms", "prompt_tokens", "completion_tokens")
 MOST_NAMES = 100
@@ -201,6 +202,26 @@ class LabelFacts:
     pairs: Counter[tuple[str, str | None]] = field(default_factory=Counter)
 
 
+@dataclass(slots=True)
+class RepricedFacts:
+    """What the answers would have cost elsewhere; `unpriced` counts those without a cost there, by the reason."""
+
+    where: Elsewhere
+    answered: int = 0
+    known_cost: Decimal = Decimal(0)
+    unpriced: Counter[Unpriced] = field(default_factory=Counter)
+
+    def add(self, more: Repriced) -> None:
+        self.answered += more.answered
+        self.known_cost += more.known_cost
+        self.unpriced.update(more.unpriced)
+
+    @property
+    def priced_cost(self) -> Decimal | None:
+        """The cost of the priced answers; None where none is priced, though there are some."""
+        return self.known_cost if self.unpriced.total() < self.answered or not self.answered else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
     """What a run says of itself: run.json, journal and job. None where it does not say.
@@ -247,6 +268,7 @@ class RunFacts:
     dearest: Extremes = field(default_factory=lambda: Extremes(lambda row: row.cost))
     moments: Moments = field(default_factory=Moments)
     labels: LabelFacts | None = None
+    repriced: RepricedFacts | None = None
 
     def total(self) -> Sums:
         return summed(self.cells, lambda cell: None).get(None, Sums())

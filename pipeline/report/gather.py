@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from pipeline.records import FinishReason, Status
+from pipeline.records import Status
 from pipeline.report.facts import (
     MEASURES,
     MOST_EXAMPLES,
@@ -23,6 +23,7 @@ from pipeline.report.facts import (
     Sums,
 )
 from pipeline.report.spread import Spread, bucket_of
+from pipeline.repricing import answered, reprice
 from pipeline.totals import TOKEN_KINDS
 
 # All that is read of a part in the one pass; what a row says is read of the few rows that are shown.
@@ -50,10 +51,6 @@ LABEL, GOLD = "label", "gold"
 _MESSAGE_CHARS = 2_000
 _CELL = ["day", "model", "route", "currency", "status", "finish_reason", "error_kind"]
 _EXTREME = [name for name in ExtremeRow._fields if name != "content"]
-# As `answers.py` tells an answer from a failure.
-_ANSWERED = pl.col("status").is_in([Status.OK, Status.TRUNCATED, Status.INVALID]) | (
-    pl.col("finish_reason") == FinishReason.CONTENT_FILTER
-).fill_null(value=False)
 
 
 class Gatherer:
@@ -69,7 +66,7 @@ class Gatherer:
         """Add rows: a frame of COLUMNS, with LABEL and GOLD where the job asks for labels."""
         rows = rows.with_columns(
             day=pl.col("started_at").dt.date(),
-            answered=_ANSWERED,
+            answered=answered(),
             second=(pl.col("started_at").dt.epoch("ms") + pl.col("latency_ms").fill_null(0)) // 1000,
             **{f"{measure}_in": bucket_of(measure) for measure in MEASURES},
         )
@@ -83,17 +80,19 @@ class Gatherer:
             extremes.offer(_extremes(rows, figure))
         if self._facts.labels is not None:
             _add_labels(rows, self._facts.labels)
+        if self._facts.repriced is not None:
+            self._facts.repriced.add(reprice(rows.lazy(), self._facts.repriced.where))
 
     def _add_cells(self, rows: pl.DataFrame) -> None:
-        answered = pl.col("answered")
+        has_answer = pl.col("answered")
         groups = rows.group_by(_CELL, maintain_order=True).agg(
             pl.len().alias("rows"),
-            answered.sum().alias("answers"),
+            has_answer.sum().alias("answers"),
             pl.col("attempts").sum().cast(pl.Int64),
             *(pl.col(kind).sum().alias(kind) for kind in TOKEN_KINDS),
-            *((pl.col(kind).is_not_null() & answered).sum().alias(f"{kind}_told") for kind in TOKEN_KINDS),
+            *((pl.col(kind).is_not_null() & has_answer).sum().alias(f"{kind}_told") for kind in TOKEN_KINDS),
             pl.col("cost").sum(),
-            (pl.col("cost").is_null() & answered).sum().alias("unpriced"),
+            (pl.col("cost").is_null() & has_answer).sum().alias("unpriced"),
         )
         for row in groups.iter_rows(named=True):
             cell = Cell(

@@ -11,7 +11,7 @@ from pipeline.records import Status
 from pipeline.report.facts import Cell, RunFacts, Sums, summed
 from pipeline.report.shown import Column, Kind, Table, Value
 from pipeline.report.spread import Spread
-from pipeline.report.tables import cost, latency, ratio, state, tokens
+from pipeline.report.tables import change, cost, latency, ratio, repriced, state, tokens
 
 _BARS = "▁▂▃▄▅▆▇█"
 _MOST_BARS = 30
@@ -38,6 +38,8 @@ def several_runs(runs: Sequence[RunFacts]) -> Iterator[Table]:
     yield _by_model(together)
     yield tokens(together.total())
     yield cost(together.cells)
+    if any(facts.repriced is not None for facts in runs):
+        yield repriced(runs)
     yield latency(together.spread)
 
 
@@ -145,7 +147,7 @@ def _by_day(together: Together) -> Table:
             (
                 day or "(never sent)",
                 *figures,
-                _change(before, spent),
+                change(before, spent),
                 latency_ms.percentile(50),
                 latency_ms.percentile(99),
             )
@@ -192,8 +194,4 @@ def _trend(cells: dict[Cell, Sums]) -> tuple[Value, Value]:
         return None, None
     most = max(costs)
     bars = "".join(_BARS[min(int(spent / most * len(_BARS)), len(_BARS) - 1)] for spent in costs)
-    return bars, _change(sum(costs[:-1], Decimal(0)) / (len(costs) - 1), costs[-1])
-
-
-def _change(before: Decimal | None, now: Decimal | None) -> float | None:
-    return None if not before or now is None else float(now / before) - 1
+    return bars, change(sum(costs[:-1], Decimal(0)) / (len(costs) - 1), costs[-1])

@@ -1,7 +1,8 @@
 """A run folder read for a report: what it says of itself, and all its rows in one pass, some parts at a time."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -19,8 +20,9 @@ from pipeline.masking import Secrets, without_url_secrets
 from pipeline.parts import DEFAULT_ROWS_PER_PART, part_name, part_names, reading_part, result_columns
 from pipeline.pricing import Price, from_nano, price
 from pipeline.records import Outcome, Route
-from pipeline.report.facts import About, ExtremeRow, LabelFacts, RunFacts
+from pipeline.report.facts import About, ExtremeRow, LabelFacts, RepricedFacts, RunFacts
 from pipeline.report.gather import COLUMNS, GOLD, LABEL, Gatherer
+from pipeline.repricing import elsewhere
 from pipeline.results import results_of
 from pipeline.run_folder import RUN_FILE
 from pipeline.run_lock import is_held
@@ -32,15 +34,28 @@ _ROWS_AT_ONCE = 128 * 1024
 _CONTENT_CHARS = 400
 
 
-def read_run(folder: Path, s3: S3Settings, secrets: Secrets) -> RunFacts:
-    """The facts of one run folder, as far as it went; `secrets` are taken out of what servers and models said.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How run folders are read. `secrets` are taken out of what servers and models said; `load` gives a provider's catalogue.
 
-    Raises RunFolderError where it is none, or cannot be read.
+    `elsewhere` (`model=qwen-flash,route=batch-chat`) asks what the answers would have cost there.
+    """
+
+    s3: S3Settings
+    secrets: Secrets
+    load: Callable[[str], catalog.Provider] = catalog.load
+    elsewhere: str | None = None
+
+
+def read_run(folder: Path, how: Reading) -> RunFacts:
+    """The facts of one run folder, as far as it went.
+
+    Raises RunFolderError where it is none, or cannot be read, JobError where `elsewhere` names what there is not.
     """
     running = is_held(folder)
     seen = view(folder)
-    said = _Said(folder)
-    results = results_of(folder, seen.manifest, s3)
+    said = _Said(folder, how.load)
+    results = results_of(folder, seen.manifest, how.s3)
     try:
         names = part_names(results)
     except FileNotFoundError:
@@ -51,22 +66,27 @@ def read_run(folder: Path, s3: S3Settings, secrets: Secrets) -> RunFacts:
     response = said.section("response")
     if response.get("labels"):
         facts.labels = LabelFacts(labels=tuple(response["labels"]))
+    columns = list(COLUMNS)
+    if how.elsewhere is not None:
+        facts.repriced = RepricedFacts(elsewhere(how.elsewhere, said.here(folder), how.load))
+        columns += [name for name in facts.repriced.where.columns if name not in columns]
     gatherer = Gatherer(facts)
-    for table in _batches(results, names, response):
-        gatherer.add(_frame(table))
+    for table in _batches(results, names, columns, response):
+        gatherer.add(pl.DataFrame(table))
     # While the run goes on, a part may have been finished since the journal was read: then its rows count already.
     missing = [outcome for outcome in seen.outcomes if _part_of(outcome.index, seen) not in names]
     if missing:
-        gatherer.add(_frame(_open_rows(missing, said)))
+        gatherer.add(pl.DataFrame(_open_rows(missing, columns, said)))
     _add_contents(facts, results, names, seen, missing)
-    _clear(facts, secrets)
+    _clear(facts, how.secrets)
     return facts
 
 
 class _Said:
     """run.json, as far as it can be read: a killed run may have left none."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, load: Callable[[str], catalog.Provider]) -> None:
+        self._load = load
         try:
             content = json.loads((folder / RUN_FILE).read_bytes())
         except (OSError, ValueError):
@@ -89,9 +109,19 @@ class _Said:
 
     def provider(self) -> catalog.Provider | None:
         try:
-            return catalog.load(self.section("model").get("provider", ""))
+            return self._load(self.section("model").get("provider", ""))
         except JobError:  # a run of before, of a provider that has no catalogue any more
             return None
+
+    def here(self, folder: Path) -> tuple[str, str, str]:
+        """Provider, model and route. Raises RunFolderError where they are not known."""
+        model = self.section("model")
+        if not model:
+            raise RunFolderError(
+                f"{folder / RUN_FILE} is missing or damaged, so what the run was asked of is not known. Run the job's command "
+                "again: it writes the file anew"
+            )
+        return str(model["provider"]), str(model["name"]), self.route
 
     def price(self) -> Price | None:
         """The price by which the run pays; None where it is not known, or the catalogue has another since."""
@@ -136,14 +166,16 @@ def _about(folder: Path, seen: JournalView, said: _Said, *, running: bool) -> Ab
     )
 
 
-def _batches(results: Storage, names: list[str], response: dict[str, Any]) -> Iterator[pa.Table]:
+def _batches(
+    results: Storage, names: list[str], columns: list[str], response: dict[str, Any]
+) -> Iterator[pa.Table]:
     """All rows of the parts, in tables of many, each with the columns of a `Gatherer`."""
     waiting: list[pa.Table] = []
     rows = 0
     for name in names:
         with reading_part(results, name) as part:
             there = part.schema_arrow.names
-            wanted = [column for column in COLUMNS if column in there]
+            wanted = [column for column in columns if column in there]
             gold = None
             if response.get("labels") and LABEL in there:
                 wanted.append(LABEL)
@@ -170,23 +202,19 @@ def _gold(schema: pa.Schema, gold: str | None) -> str | None:
     return name
 
 
-def _frame(table: pa.Table) -> pl.DataFrame:
-    return pl.DataFrame(table)
-
-
 class _Terms(NamedTuple):
     currency: str | None
     price_version: str | None
     route: str
 
 
-def _open_rows(outcomes: list[Outcome], said: _Said) -> pa.Table:
+def _open_rows(outcomes: list[Outcome], names: list[str], said: _Said) -> pa.Table:
     """Rows that have their outcome and no part yet, as a part would have them; their known labels follow with the part."""
     by = said.price()
     currency, version = (by.currency, by.version) if by is not None else (None, None)
     terms = _Terms(currency, version, said.route)
     arrays = result_columns(outcomes, outcome_costs(by, outcomes), terms)
-    columns = {name: arrays[name] for name in COLUMNS}
+    columns = {name: arrays[name] for name in names}
     if said.section("response").get("labels"):
         columns[LABEL] = pa.array([outcome.fields.get(LABEL) for outcome in outcomes], pa.string())
     return pa.table(columns)
@@ -210,7 +238,7 @@ def _add_contents(
             continue
         with reading_part(results, name) as part:
             table = part.read(columns=["input_index", "content"])
-        rows = _frame(table).filter(pl.col("input_index").is_in(indexes))
+        rows = pl.DataFrame(table).filter(pl.col("input_index").is_in(indexes))
         contents.update(rows.iter_rows())
     for extremes in (facts.slowest, facts.dearest):
         extremes.rows = [_with_content(row, contents.get(row.input_index)) for row in extremes.rows]

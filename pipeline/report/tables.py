@@ -1,6 +1,6 @@
 """The tables about one run, from its facts. What is said of several runs is in `many.py`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -48,6 +48,8 @@ def one_run(facts: RunFacts) -> Iterator[Table]:
     yield _counted("Finish reasons", "finish reason", facts, lambda cell: cell.finish_reason, empty="(none)")
     yield tokens(total)
     yield cost(facts.cells)
+    if facts.repriced is not None:
+        yield repriced([facts])
     yield latency(facts.spread)
     yield _attempts(facts)
     if facts.failures:
@@ -177,6 +179,53 @@ def cost(cells: dict[Cell, Sums]) -> Table:
         Column("without price", Kind.COUNT),
     )
     return Table("Cost by model and route", columns, rows)
+
+
+def repriced(runs: Sequence[RunFacts]) -> Table:
+    """What the answers would have cost elsewhere, beside what they cost, a run a line."""
+    rows: list[tuple[Value, ...]] = []
+    notes = ["the same tokens at other prices: another model may count and answer otherwise"]
+    for facts in runs:
+        found, total = facts.repriced, facts.total()
+        if found is None:
+            continue
+        where, there = found.where, found.priced_cost
+        comparable = where.price is not None and where.price.currency == facts.about.currency
+        comparable = comparable and not found.unpriced and not total.unpriced
+        rows.append(
+            (
+                facts.about.job,
+                where.model_name,
+                where.provider.name,
+                where.route,
+                total.known_cost,
+                facts.about.currency or "",
+                there,
+                where.price.currency if where.price else "",
+                change(total.known_cost, there) if comparable else None,
+                found.unpriced.total(),
+            )
+        )
+        notes += [where.why] if where.why else []
+        notes += [f"{count:,} answers: {reason}" for reason, count in found.unpriced.items() if where.price]
+    columns = (
+        Column("job"),
+        Column("model"),
+        Column("provider"),
+        Column("route"),
+        Column("it cost", Kind.AMOUNT),
+        Column(""),
+        Column("would cost", Kind.AMOUNT),
+        Column(""),
+        Column("change", Kind.CHANGE),
+        Column("without price", Kind.COUNT),
+    )
+    return Table("The same elsewhere", columns, rows, "; ".join(dict.fromkeys(notes)))
+
+
+def change(before: Decimal | None, now: Decimal | None) -> float | None:
+    """How much more, as a share of what was before; None where either is not known."""
+    return None if not before or now is None else float(now / before) - 1
 
 
 _TIMES = {"latency_ms": "latency", "first_token_ms": "first token", "queue_ms": "wait for the limits"}

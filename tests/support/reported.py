@@ -14,12 +14,12 @@ from pipeline.journal import Journal
 from pipeline.masking import Secrets
 from pipeline.parts import InputColumn, Layout, part_name
 from pipeline.report.facts import RunFacts
-from pipeline.report.read import read_run
+from pipeline.report.read import Reading, read_run
 from pipeline.s3 import S3Settings
 from pipeline.storage import RESULTS, LocalFiles
 
 START = datetime(2026, 11, 20, 9, 0, tzinfo=UTC)
-NO_SECRETS = Secrets()
+PLAINLY = Reading(s3=S3Settings(), secrets=Secrets())
 
 
 def answer(index: int, **values: Any) -> dict[str, Any]:
@@ -134,4 +134,4 @@ def _schema(results: LocalFiles, rows: Sequence[dict[str, Any]]) -> pa.Schema:
 
 
 def facts_of(folder: Path) -> RunFacts:
-    return read_run(folder, S3Settings(), NO_SECRETS)
+    return read_run(folder, PLAINLY)

@@ -3,15 +3,22 @@
 import io
 import json
 import re
+import stat
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
+from pipeline import catalog, pricing
 from pipeline.commands.report import carry_out
-from pipeline.errors import RunFolderError
+from pipeline.errors import JobError, RunFolderError
+from pipeline.pricing import price
+from pipeline.records import Usage
+from pipeline.report.as_parquet import SCHEMA_VERSION
 from pipeline.report.shown import Column, Kind, Table, share, short, written
 from pipeline.report.terminal import show
 from tests.support.reported import START, answer, failure, run_folder
@@ -35,13 +42,13 @@ def run(tmp_path: Path) -> Path:
     return run_folder(tmp_path / "run", rows, job=job, wanted=10, summary={"maybe_paid": 2})
 
 
-def printed(*runs: Path | str, capsys: pytest.CaptureFixture[str], as_json: bool = False) -> str:
-    assert carry_out(tuple(map(str, runs)), as_json=as_json, html=None) == 0
+def printed(*runs: Path | str, capsys: pytest.CaptureFixture[str], **options: Any) -> str:
+    assert carry_out(tuple(map(str, runs)), **options) == 0
     return capsys.readouterr().out
 
 
-def in_json(*runs: Path | str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(printed(*runs, capsys=capsys, as_json=True))
+def in_json(*runs: Path | str, capsys: pytest.CaptureFixture[str], **options: Any) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(printed(*runs, capsys=capsys, as_json=True, **options))
     return content
 
 
@@ -128,7 +135,7 @@ def test_amounts_in_several_currencies_are_never_added(
 def test_the_json_holds_what_its_documentation_says_and_no_more(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    content = in_json(run, capsys=capsys)
+    content = in_json(run, capsys=capsys, elsewhere="model=qwen-flash")
     one = content["runs"][0]
     sums = _documented("sums")
     figures = sums | _documented("figures")
@@ -143,6 +150,7 @@ def test_the_json_holds_what_its_documentation_says_and_no_more(
     assert one["slowest"][0].keys() == _documented("row")
     assert one["labels"].keys() == _documented("labels")
     assert one["labels"]["scores"][0].keys() == _documented("score")
+    assert one["elsewhere"].keys() == _documented("elsewhere")
     assert one["over_time"].keys() == _documented("over_time")
     assert one["over_time"]["spans"][0].keys() == {"start_s", "rows", "failed", "tokens", "cost"}
 
@@ -186,7 +194,7 @@ def test_folders_are_taken_once_and_a_pattern_passes_over_what_is_none(
 )
 def test_what_is_not_there_is_said(tmp_path: Path, named: str, said: str) -> None:
     with pytest.raises(RunFolderError, match=said):
-        carry_out((str(tmp_path / named),), as_json=False, html=None)
+        carry_out((str(tmp_path / named),))
 
 
 def test_a_run_that_asked_nothing_yet_has_a_report(
@@ -240,3 +248,78 @@ def test_long_text_is_cut_and_says_so() -> None:
     assert short("a  b\nc", 10) == "a b c"
     assert short("x" * 11, 10) == "x" * 9 + "…"
     assert short(" " * 100 + "x", 10).endswith("…")
+
+
+def test_what_a_run_would_have_cost_elsewhere_is_told_beside_what_it_cost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = run_folder(tmp_path / "a", [answer(n, cost=Decimal("0.0001")) for n in range(5)])
+    there = price(catalog.load("dashscope"), "qwen-max", "realtime")
+    assert there is not None
+    cost = 5 * pricing.cost(there, Usage(100, 10), has_reasoning=False)  # type: ignore[operator]  # a price is known
+    one = in_json(a, capsys=capsys, elsewhere="model=qwen-max")["runs"][0]["elsewhere"]
+    assert (Decimal(one["cost"]), one["answers"], one["unpriced"]) == (cost, 5, {})
+    assert (one["provider"], one["model"], one["route"]) == ("dashscope", "qwen-max", "realtime")
+    line = rows_of(printed(a, capsys=capsys, elsewhere="model=qwen-max"), "The same elsewhere")[0]
+    assert line[1:5] == ["qwen-max", "dashscope", "realtime", "0.000500"]
+    assert line[-2:] == [f"{cost / Decimal('0.0005') - 1:+.0%}", "0"]
+    b = run_folder(tmp_path / "b", [answer(0, prompt_tokens=None), failure(1)])
+    said = printed(a, b, capsys=capsys, elsewhere="region=us-east-1,route=batch-file")
+    assert [row[5:] for row in rows_of(said, "The same elsewhere")] == [
+        ["CNY", "–", "–", "5"],
+        ["CNY", "–", "–", "1"],
+    ]
+    assert "no price is known for qwen-plus on the route batch-file" in said
+    said = printed(b, capsys=capsys, elsewhere="model=qwen-max")
+    assert "1 answers: its tokens are not known" in said
+
+
+def test_what_the_catalogue_has_not_is_refused(run: Path) -> None:
+    with pytest.raises(JobError, match="has no model 'qwen-plush'"):
+        carry_out((str(run),), elsewhere="model=qwen-plush")
+    (run / "run.json").unlink()
+    with pytest.raises(RunFolderError, match="what the run was asked of is not known"):
+        carry_out((str(run),), elsewhere="model=qwen-max")
+
+
+def test_own_prices_count_elsewhere(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(
+        "checked = 2026-11-01\n[dashscope.models.mine]\ntiers = [{ input = 1000.0, output = 500.0 }]\n",
+        encoding="utf-8",
+    )
+    one = in_json(run, capsys=capsys, elsewhere="model=mine", prices=own)["runs"][0]["elsewhere"]
+    assert Decimal(one["cost"]) == Decimal("0.735"), "700 and 70 tokens at 1,000 and 500 a million"
+
+
+def test_the_parquet_file_is_what_its_documentation_says(run: Path, tmp_path: Path) -> None:
+    other = run_folder(tmp_path / "other", [answer(0, prompt_tokens=None, cost=None, currency=None)])
+    file = tmp_path / "sums.parquet"
+    assert carry_out((str(run), str(other)), parquet=file) == 0
+    table = pq.read_table(file)
+    section = DOCUMENT.split("## Parquet")[1].split("## Many rows")[0]
+    documented = {
+        key: kind
+        for cell, kind in re.findall(r"^\| (`[^|]*) \| ([^|]*) \|", section, flags=re.MULTILINE)
+        for key in re.findall(r"`(\w+)`", cell)
+    }
+    kinds = {
+        "int64": "int64",
+        "string": "string",
+        "date32[day]": "date",
+        "decimal128(38, 9)": "decimal(38, 9)",
+    }
+    kinds["timestamp[us, tz=UTC]"] = "timestamp(us, UTC)"
+    assert [(field.name, kinds[str(field.type)]) for field in table.schema] == list(documented.items())
+    assert json.loads(table.schema.metadata[b"promptmill"]) == {"report_schema_version": SCHEMA_VERSION}
+    sums = pl.read_parquet(file)
+    by_folder = sums.group_by("folder", maintain_order=True).agg(
+        pl.col("rows", "prompt_tokens", "unpriced", "cost").sum()
+    )
+    assert by_folder.rows() == [
+        (str(run), 8, 700, 0, Decimal("0.007000000")),
+        (str(other), 1, 0, 1, Decimal(0)),
+    ]
+    (alone,) = sums.filter(folder=str(other)).rows(named=True)
+    assert (alone["prompt_tokens"], alone["prompt_tokens_unknown"], alone["cost"]) == (None, 1, None)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600

@@ -14,7 +14,7 @@ from pipeline.masking import Secrets
 from pipeline.records import Completion, Outcome, Status, Usage
 from pipeline.report.facts import MOST_EXTREMES, MOST_NAMES, OTHERS, Moments, MomentSums, summed
 from pipeline.report.labelled import agreement, per_label
-from pipeline.report.read import read_run
+from pipeline.report.read import Reading, read_run
 from pipeline.s3 import S3Settings
 from tests.support.reported import START, answer, facts_of, failure, run_folder
 
@@ -193,7 +193,7 @@ def test_secrets_are_taken_out_of_what_others_wrote(tmp_path: Path) -> None:
         answer(0, content=f"the key is {key}"),
         failure(1, error_message=f"wrong key {key} at https://u:pw@host/x?token=abc"),
     ]
-    facts = read_run(run_folder(tmp_path / "run", rows), S3Settings(), Secrets([key]))
+    facts = read_run(run_folder(tmp_path / "run", rows), Reading(s3=S3Settings(), secrets=Secrets([key])))
     said = repr(facts.failures) + repr(facts.slowest.rows)
     assert "***" in said and key not in said and "pw@" not in said
 

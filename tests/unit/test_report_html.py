@@ -16,7 +16,7 @@ HOSTILE = "<script>alert(1)</script>"
 
 def page(folder: Path) -> str:
     file = folder / "report.html"
-    assert carry_out((str(folder / "run"),), as_json=False, html=file) == 0
+    assert carry_out((str(folder / "run"),), html=file) == 0
     return file.read_text(encoding="utf-8")
 
 
@@ -47,7 +47,7 @@ def test_the_page_is_its_owners_alone_and_written_whole(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "report.html").stat().st_mode) == 0o600
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "run"]
     with pytest.raises(JobError, match="cannot be written"):
-        carry_out((str(tmp_path / "run"),), as_json=False, html=tmp_path / "nowhere" / "report.html")
+        carry_out((str(tmp_path / "run"),), html=tmp_path / "nowhere" / "report.html")
 
 
 def test_a_page_beside_json_is_written_as_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
