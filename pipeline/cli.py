@@ -9,35 +9,20 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import click
 
 from pipeline import __version__
+from pipeline.cli_parts import PRICES, Group, RunCommand, job_options
 from pipeline.errors import Interrupted, PromptmillError
 from pipeline.masking import environment_secrets, printable, without_url_secrets
 from pipeline.streams import Forgiving, JsonLines, open_closed_streams
 
 _MOST_SHOWN_CHARS = 20_000
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-
-class Group(click.Group):
-    """Commands in the order of their declaration; an unknown one is told with the known ones."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in self.commands and not args[0].startswith("-"):
-            ctx.fail(f"there is no command {args[0]!r}; the commands are {', '.join(self.commands)}")
-        return super().resolve_command(ctx, args)
 
 
 def _carry_out(command: str, options: dict[str, Any]) -> int:
@@ -46,46 +31,6 @@ def _carry_out(command: str, options: dict[str, Any]) -> int:
     gc.enable()
     code: int = module.carry_out(**options)
     return code
-
-
-_PRICES = click.option(
-    "--prices",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="A catalogue file with prices and limits of your own; it wins over the built-in ones.",
-)
-
-
-def _job_options(command: _Command) -> _Command:
-    """The job argument and the options that change a job from the command line."""
-    for add in reversed(
-        (
-            click.argument("job", type=click.Path(path_type=Path)),
-            click.option(
-                "--input",
-                "input_path",
-                metavar="PATH",
-                help="Another prompt dataset than the job's input.path.",
-            ),
-            click.option(
-                "--output",
-                "output_path",
-                metavar="FOLDER",
-                help="Another run folder than the job's output.path.",
-            ),
-            click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows."),
-            _PRICES,
-            click.option(
-                "--set",
-                "overrides",
-                multiple=True,
-                metavar="SECTION.KEY=VALUE",
-                help="Set a key of the job file; repeatable. The value is read as TOML, else as text.",
-            ),
-        )
-    ):
-        command = add(command)
-    return command
 
 
 @click.group(
@@ -98,18 +43,9 @@ def cli() -> None:
     """Run prompt datasets as bulk chat requests and write the answers to Parquet: nothing lost, nothing paid twice."""
 
 
-class _RunCommand(click.Command):
-    """`run`, whose --retry-failed takes its value behind a `=` alone, so that the job may follow it."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(
-            ctx, ["--retry-failed=failed" if one == "--retry-failed" else one for one in args]
-        )
-
-
 @cli.command(
     "run",
-    cls=_RunCommand,
+    cls=RunCommand,
     short_help="Run a job, or resume it: the same command goes on where it stopped.",
     epilog="""\b
 Examples:
@@ -126,7 +62,7 @@ Exit codes: 0 done, 1 a bug or a full disk, 2 wrong job or input (nothing sent),
 4 stopped by the provider, 5 budget reached, 6 deadline, 75 another run holds the folder, 130/143 stopped by a signal.
 After 4, 5, 6, 130 and 143 the same command goes on where it stopped.""",
 )
-@_job_options
+@job_options
 @click.option(
     "--deadline", metavar="DURATION", help="Stop feeding after this long, such as 90s, 2h or 1h30m."
 )
@@ -177,7 +113,7 @@ Examples:
 \b
 Exit codes: 0 all is well, 2 the job or its input is wrong, 3 some rows cannot become prompts.""",
 )
-@_job_options
+@job_options
 @click.option(
     "--show", default=1, show_default=True, type=click.IntRange(min=0), help="Requests to show in full."
 )
@@ -237,7 +173,7 @@ over the rest.""",
     metavar="KEY=VALUE,...",
     help="Say also what the same tokens would have cost elsewhere; keys are model, provider, region and route.",
 )
-@_PRICES
+@PRICES
 def report(**options: Any) -> int:
     """Report on the run in the folder RUN, while it goes on or after; on several, also together.
 
@@ -327,7 +263,7 @@ A dash is not known.""",
     type=click.Choice(["realtime", "batch-chat", "batch-file"]),
     help="The prices on a route, of the models that have one there.  [default: realtime, and models without a price]",
 )
-@_PRICES
+@PRICES
 @click.option("--json", "as_json_text", is_flag=True, help="JSON with all that is known of each model.")
 def prices(**options: Any) -> int:
     """Show the catalogue, or its entries whose names match MODEL (a pattern such as 'qwen3*'), your own files laid over it."""

@@ -68,7 +68,7 @@ LAYERS: list[set[str]] = [
     {"run_file"},
     {"engine", "check", "export", "estimate", "status", "labels", "simulator", "selftest", "price_list"},
     {"report"},
-    {"commands"},
+    {"commands", "cli_parts"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
