@@ -105,7 +105,10 @@ main({arguments!r})
 def test_a_mistyped_command_is_told_with_the_known_ones(typed: Typed) -> None:
     ended = typed("runn", "job.toml")
     assert (ended.code, ended.stdout) == (2, "")
-    assert "there is no command 'runn'; the commands are run, check, status, export, simulate" in ended.stderr
+    assert (
+        "there is no command 'runn'; the commands are run, check, status, report, export, simulate"
+        in ended.stderr
+    )
 
 
 @pytest.mark.parametrize(
