@@ -123,6 +123,56 @@ def check(**options: Any) -> int:
 
 
 @cli.command(
+    "estimate",
+    short_help="What a job will cost and how long it will take, before it is run.",
+    epilog="""\b
+Examples:
+  promptmill estimate jobs/review-sentiment.toml
+  promptmill estimate jobs/review-sentiment.toml --pilot 100
+  promptmill estimate jobs/review-sentiment.toml --sample 10000 --json
+  promptmill estimate jobs/review-sentiment.toml --from runs/yesterday --compare qwen-flash,qwen3-max
+
+\b
+Exit codes: 0 estimated, 2 wrong job, input or run folder; those of `run` where a pilot came to no end.""",
+)
+@job_options
+@click.option(
+    "--pilot",
+    type=click.IntRange(min=10),
+    metavar="N",
+    help="Ask N rows, drawn from all by their length, and judge the answers by theirs. They are part of the run: it does not "
+    "ask them again.",
+)
+@click.option(
+    "--from",
+    "from_run",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Judge the answers by those in another run folder.",
+)
+@click.option(
+    "--sample",
+    type=click.IntRange(min=10),
+    metavar="N",
+    help="Count the prompts of N rows, drawn from all by their length, instead of every one.",
+)
+@click.option(
+    "--compare",
+    metavar="MODEL,...",
+    help="Show what the same tokens cost with these models: name, or provider/name.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Draw other rows.")
+@click.option("--json", "as_json_line", is_flag=True, help="One line of JSON instead of the table.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def estimate(**options: Any) -> int:
+    """Say what the job in the file JOB will come to: tokens, requests, cost on every route, and time at the limits.
+
+    Nothing is sent, but for a pilot. What is settled in the job's run folder counts as known.
+    """
+    return _carry_out("estimate", options)
+
+
+@cli.command(
     "status",
     short_help="Progress and spend of a run, while it goes on or after.",
     epilog="""\b

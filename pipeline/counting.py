@@ -88,21 +88,24 @@ def count_rows(
     rows: Iterable[Row],
     *,
     workers: int | None = None,
-    on_progress: Callable[[int], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Counts:
-    """Count the prompts of rows. `on_progress` hears how many are counted; there is a process a core, or `workers` of them.
+    """Count the prompts of rows. `on_progress` hears how many rows are counted and their tokens; there is a process a
+    core, or `workers` of them.
 
     Raises DatasetError as reading does.
     """
     workers = (os.cpu_count() or 1) if workers is None else workers
     seen: set[str] | None = set() if plan.job.file.response.dedupe else None
     counts = Counts()
+    tokens = 0
     for batch in _counted(plan, _batches(rows), workers):
         if seen is not None:
             _mark_repeated(batch, seen)
         counts.add(batch.counts)
+        tokens += sum(count for count in batch.counts.tokens if count > 0)
         if on_progress:
-            on_progress(len(counts.tokens))
+            on_progress(len(counts.tokens), tokens)
     return counts
 
 

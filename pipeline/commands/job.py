@@ -38,8 +38,13 @@ def read_plan(
             here = path if "://" in path else str(Path.cwd() / path)
             changes.append(f"{key}={_toml_text(here)}")
     spec = load_job(job, overrides=changes, env=os.environ, now=now())
-    catalogue = Catalogue(user_files(os.environ, prices))
-    return make_plan(spec, resolve_target(spec, env=os.environ, need_key=need_key, load=catalogue.load))
+    target = resolve_target(spec, env=os.environ, need_key=need_key, load=catalogue(prices).load)
+    return make_plan(spec, target)
+
+
+def catalogue(prices: Path | None) -> Catalogue:
+    """The catalogue, with the user's own files over it."""
+    return Catalogue(user_files(os.environ, prices))
 
 
 def _toml_text(text: str) -> str:

@@ -1,15 +1,18 @@
 """A folder with a job and its rows, and a `promptmill` that leaves no process behind."""
 
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from pipeline.cli import main
 from tests.support.cli import CommandLine, Ended
 from tests.support.provider import Provider, serving
 
+Typed = Callable[..., Ended]
 JOB = """
 name = "mood"
 [input]
@@ -70,3 +73,19 @@ def place(tmp_path: Path) -> Iterator[Workplace]:
 def provider() -> Iterator[Provider]:
     with serving() as provider:
         yield provider
+
+
+@pytest.fixture
+def typed(place: Workplace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
+    """A command typed in the workplace, in this process: for those that start nothing."""
+    monkeypatch.chdir(place.folder)
+    monkeypatch.delenv("DASHSCOPE_API_KEY", raising=False)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+    def run(*arguments: str) -> Ended:
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        assert isinstance(ended.value.code, int)
+        return Ended(ended.value.code, *capsys.readouterr())
+
+    return run

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -14,32 +13,14 @@ import orjson
 import polars as pl
 import pytest
 
-from pipeline.cli import cli, main
+from pipeline.cli import cli
 from pipeline.simulator.ledger import body_key
 from pipeline.simulator.settings import Settings
-from tests.e2e.conftest import Workplace
-from tests.support.cli import Ended
+from tests.e2e.conftest import Typed, Workplace
 from tests.support.provider import Provider, serving
 
 REPOSITORY = Path(__file__).parents[2]
 SAMPLES = REPOSITORY / "data" / "samples"
-Typed = Callable[..., Ended]
-
-
-@pytest.fixture
-def typed(place: Workplace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
-    """A command typed in the workplace, in this process: for those that start nothing."""
-    monkeypatch.chdir(place.folder)
-    monkeypatch.delenv("DASHSCOPE_API_KEY", raising=False)
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-
-    def run(*arguments: str) -> Ended:
-        with pytest.raises(SystemExit) as ended:
-            main(list(arguments))
-        assert isinstance(ended.value.code, int)
-        return Ended(ended.value.code, *capsys.readouterr())
-
-    return run
 
 
 # Help
@@ -106,7 +87,7 @@ def test_a_mistyped_command_is_told_with_the_known_ones(typed: Typed) -> None:
     ended = typed("runn", "job.toml")
     assert (ended.code, ended.stdout) == (2, "")
     assert (
-        "there is no command 'runn'; the commands are run, check, status, report, export, simulate"
+        "there is no command 'runn'; the commands are run, check, estimate, status, report, export, simulate"
         in ended.stderr
     )
 

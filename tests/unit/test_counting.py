@@ -29,16 +29,16 @@ def test_workers_count_what_is_counted_here(tmp_path: Path, monkeypatch: pytest.
     rows[700]["text"] = None  # type: ignore[assignment]
     write_rows(tmp_path / "rows.jsonl", *rows)
     worked = plan(tmp_path, "params.max_tokens=9")
-    heard: list[int] = []
+    heard: list[tuple[int, int]] = []
     here = count_rows(worked, worked.dataset.rows(), workers=1)
-    there = count_rows(worked, worked.dataset.rows(), workers=2, on_progress=heard.append)
+    there = count_rows(worked, worked.dataset.rows(), workers=2, on_progress=lambda *said: heard.append(said))
     assert there == here
     assert (len(here.tokens), here.tokens[700], here.problems[0][:14]) == (
         1_500,
         UNSENDABLE,
         "rows.jsonl:701",
     )
-    assert heard[-1] == 1_500
+    assert heard[-1] == (1_500, sum(here.tokens) + 1)  # a row that cannot be sent stands as -1
     assert heard == sorted(heard)
 
 
