@@ -90,6 +90,7 @@ class Pace:
 
     def pause(self, until_s: float) -> None:
         """Nothing goes until then; after a long pause it starts gently again."""
+        self._free_s = max(self._free_s, until_s)  # and nothing of that time is left unused
         if until_s - self._last_s > IDLE_S:
             self._ramp_s = max(self._ramp_s, until_s)
 
@@ -100,7 +101,8 @@ class Pace:
         """
         if burst:
             return self._search.refuse_growth(now_s, admitted_s, self.rate_per_s(now_s))
-        cut = self._search.refuse(now_s, admitted_s, self._unused_s(now_s))
+        lately = len(self._second) if self._unit == "requests" else math.inf
+        cut = self._search.refuse(now_s, admitted_s, self._unused_s(now_s), lately)
         owed_s, self._search.owed_s = self._search.owed_s, 0.0
         if self._unit == "tokens":
             owed_s += (

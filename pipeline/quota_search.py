@@ -43,6 +43,7 @@ EVERY_S, SELDOM_S = (
     60.0,
 )  # between probes, and so many requests: a probe costs a refusal, or three where sizes differ
 EVERY_REQUESTS: dict[Unit, int] = {"requests": 180, "tokens": 300}
+HARDLY_USED = 0.3  # of a phase's time unused: what is refused is not the rate
 UNUSED = 0.1  # of a probe's time: something else held it back, and it tells nothing
 
 HELD_REQUESTS = 20  # without a refusal, and a window's time, before a rate is taken for granted
@@ -160,7 +161,8 @@ class QuotaSearch:
         used = unused_s - self._unused_then_s <= UNUSED * since_s
         clean_s = now_s - max(self._since_s, self._refused_s)
         lately_unused_s, self._unused_s = unused_s - self._unused_s, unused_s
-        if self.phase in (Phase.CRUISE, Phase.LIMIT) and clean_s >= WINDOW_S and self._clean >= HELD_REQUESTS:
+        steady = self.phase in (Phase.CRUISE, Phase.LIMIT) and clean_s >= WINDOW_S
+        if steady and used and self._clean >= HELD_REQUESTS:
             self._held, self._held_s = self.rate_per_s, now_s
         match self.phase:
             case Phase.SEEK:
@@ -192,8 +194,11 @@ class QuotaSearch:
                 pass
         self._fade()
 
-    def refuse(self, now_s: float, admitted_s: float, unused_s: float) -> Cut | None:
-        """A request that went at `admitted_s` was refused; the cut that follows, if one does."""
+    def refuse(self, now_s: float, admitted_s: float, unused_s: float, lately: float) -> Cut | None:
+        """A request that went at `admitted_s` was refused; the cut that follows, if one does.
+
+        `lately` is how much went in the latest second: so much is not granted, where the rate would have allowed more.
+        """
         if admitted_s <= self._since_s or not self._went:
             return None  # it went at another rate
         self._unused_s = unused_s
@@ -214,7 +219,9 @@ class QuotaSearch:
             return None
         if now_s - self._cut_s < BETWEEN_CUTS_S:
             return None
-        return self._cut(now_s, (self._refused - tolerated) / (went + DOUBT))
+        if unused_s - self._unused_then_s < HARDLY_USED * (now_s - self._since_s):
+            lately = math.inf  # what went, went at the rate, but for pauses
+        return self._cut(now_s, (self._refused - tolerated) / (went + DOUBT), lately)
 
     def refuse_growth(self, now_s: float, admitted_s: float, rate_per_s: float) -> Cut | None:
         """The provider finds that `rate_per_s` was reached too quickly."""
@@ -318,8 +325,8 @@ class QuotaSearch:
             self._gain = min(2 * self._gain, MOST_GAIN)
             self._probe(now_s)
 
-    def _cut(self, now_s: float, share: float) -> Cut:
-        before = self.rate_per_s if self.phase is not Phase.OPEN else max(self._latest, self._floor)
+    def _cut(self, now_s: float, share: float, lately: float) -> Cut:
+        before = max(min(self.rate_per_s, self._latest if self.phase is Phase.OPEN else lately), self._floor)
         again = now_s - self._cut_s < AT_ONCE_S and share >= DEEP_SHARE
         first = self._growth > GROWTH or self.phase is Phase.OPEN
         seeking = self.phase is Phase.SEEK and before > RAISED * self._granted

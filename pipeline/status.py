@@ -39,7 +39,7 @@ class RunStatus:
 
     def cost_said(self) -> str:
         """The spend in words."""
-        if self.live is not None and self.live.cost is not None:
+        if self.live is not None and self.live.cost is not None and self.live.currency is not None:
             return f"cost {self.live.cost:.6f} {self.live.currency}"
         if self.totals.known_cost is None:
             known = f"; of the others {self.totals.cost:.6f}" if self.totals.cost else ""

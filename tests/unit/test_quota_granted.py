@@ -132,6 +132,24 @@ def test_an_unknown_token_quota_is_found(tpm: int, load: Load, seed: int) -> Non
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(
+    ("quota", "least"),
+    [
+        (Settings(requests_per_minute=3_000, window_s=6), 0.9),
+        # What bursts of short prompts meet is no sign that the tokens' quota is smaller, nor the other way round.
+        (Settings(requests_per_minute=600, tokens_per_minute=1_500_000), 0.85),
+    ],
+    ids=["windows of 6 s", "requests and tokens in turn"],
+)
+def test_unknown_quotas_of_other_kinds_are_found_too(quota: Settings, least: float, seed: int) -> None:
+    load = PLAIN if quota.tokens_per_minute is None else MIXED
+    provider, _, _ = told(quota, load, for_s=240, seed=seed)
+    used = provider.requests_used(60, 240), provider.tokens_used(60, 240) if quota.tokens_per_minute else 0.0
+    assert max(used) >= least
+    assert provider.refused_share(60, 240) < 0.01
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("factor", [0.5, 2.0])
 @pytest.mark.parametrize("rpm", [600, 3_000])
 def test_a_quota_that_halves_or_doubles_is_followed_within_half_a_minute(

@@ -141,6 +141,11 @@ def test_what_the_folder_spent_in_words(spend: tuple[int, int], said: str | None
     assert status.spend_said() == said
 
 
+def test_where_nothing_has_a_price_no_currency_is_named(tmp_path: Path) -> None:
+    write_run(tmp_path, cost=Decimal(0), live=LIVE._replace(cost=Decimal(0), currency=None))
+    assert "None" not in read_status(tmp_path).cost_said()
+
+
 def test_a_folder_without_a_journal_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match=r"is not a run folder.*Give the job's output\.path"):
         read_status(tmp_path)
