@@ -12,6 +12,7 @@ from pipeline.errors import JobError
 from pipeline.failures import one_line
 from pipeline.masking import printable
 from pipeline.plan import Plan, scan_dataset
+from pipeline.pricing import plain
 from pipeline.progress import counting
 from pipeline.run_log import Notes
 from pipeline.storage import LocalFiles
@@ -94,4 +95,22 @@ def _facts(plan: Plan) -> list[str]:
         *(f"{name:<9} {path}" for name, path in (("root", job.input_root), ("ca_file", job.ca_file)) if path),
         f"model     {target.model_name} at {target.provider.title}: {address}",
         f"limits    {', '.join([*pace, f'{target.max_concurrency} in flight'])}",
+        f"price     {_price_said(plan)}",
     ]
+
+
+def _price_said(plan: Plan) -> str:
+    price, model = plan.price, plan.target.model
+    if price is None or model is None:
+        return "not known: rows will have no cost (docs/costs.md)"
+    tiers = []
+    for rate in price.rates:
+        edge = (
+            "" if rate.up_to_prompt_tokens is None else f" up to {rate.up_to_prompt_tokens:,} prompt tokens"
+        )
+        dearer = rate.thinking_output != rate.output
+        thinking = f" ({plain(rate.thinking_output)} with reasoning)" if dearer else ""
+        tiers.append(f"{plain(rate.input)} in, {plain(rate.output)} out{thinking}{edge}")
+    if len(tiers) > 1:
+        tiers[-1] += " above"
+    return f"{price.currency} per 1,000,000 tokens: {'; '.join(tiers)} (checked {model.checked})"

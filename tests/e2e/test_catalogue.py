@@ -57,6 +57,20 @@ def test_the_file_in_the_configuration_folder_counts_too_and_one_on_the_command_
     assert "  9      20 " in both.stdout and "* as own.toml has it" in both.stdout
 
 
+def test_check_says_what_tokens_cost(place: Workplace, provider: Provider, tmp_path: Path) -> None:
+    assert "price     not known: rows will have no cost" in place.promptmill("check", "job.toml").stdout
+    place.point_at(provider)
+    said = place.promptmill("check", "job.toml").stdout
+    assert (
+        "price     CNY per 1,000,000 tokens: 0.8 in, 2 out (8 with reasoning) up to 128,000 prompt tokens; "
+        in said
+    )
+    assert "; 4.8 in, 48 out (64 with reasoning) above (checked 2026-" in said
+    (tmp_path / "own.toml").write_text(OWN)
+    own = place.promptmill("check", "job.toml", "--prices", "own.toml").stdout
+    assert "price     CNY per 1,000,000 tokens: 8 in, 20 out (checked 2026-11-28)" in own
+
+
 def test_a_bad_file_ends_a_run_before_anything_is_sent(
     place: Workplace, provider: Provider, tmp_path: Path
 ) -> None:
