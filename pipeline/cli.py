@@ -196,12 +196,13 @@ Examples:
   promptmill report runs/review-sentiment --html report.html
   promptmill report runs/review-sentiment --as model=qwen-flash,route=batch-chat
   promptmill report 'runs/daily-*' --parquet daily.parquet
+  promptmill report --ledger
 
 \b
 Several runs are told by run, by day, by job and by model. A pattern in quotes takes what is a run folder and passes
 over the rest.""",
 )
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.argument("runs", metavar="RUN...", nargs=-1)
 @click.option(
     "--json", "as_json", is_flag=True, help="One JSON document instead of tables (docs/reports.md)."
 )
@@ -224,6 +225,11 @@ over the rest.""",
     help="Say also what the same tokens would have cost elsewhere; keys are model, provider, region and route.",
 )
 @PRICES
+@click.option(
+    "--ledger",
+    is_flag=True,
+    help="Show what runs with a max_cost_per_month spent by month instead; give no RUN.",
+)
 def report(**options: Any) -> int:
     """Report on the run in the folder RUN, while it goes on or after; on several, also together.
 

@@ -10,10 +10,12 @@ import click
 
 from pipeline.catalog.overlay import Catalogue, user_files
 from pipeline.commands.job import now
-from pipeline.errors import JobError, RunFolderError
+from pipeline.errors import JobError, RunFolderError, SetupError
+from pipeline.jobspec import shared_state
 from pipeline.journal import FILE_NAME
 from pipeline.masking import environment_secrets
-from pipeline.report import as_parquet
+from pipeline.monthly import LEDGER_NAME, read_ledger
+from pipeline.report import as_parquet, months
 from pipeline.report.as_json import document, to_text
 from pipeline.report.compose import page_of, tables_of
 from pipeline.report.read import Reading, read_run
@@ -30,8 +32,17 @@ def carry_out(
     parquet: Path | None = None,
     elsewhere: str | None = None,
     prices: Path | None = None,
+    ledger: bool = False,
 ) -> int:
     """Print a report, or write the files that are asked for instead."""
+    if ledger:
+        if runs or html or parquet or elsewhere or prices:
+            raise JobError(
+                "--ledger shows the months of all runs on this machine: give it alone, or with --json"
+            )
+        return _show_ledger(as_json=as_json)
+    if not runs:
+        raise JobError("name a run folder (the job's output.path) or several, or ask for --ledger")
     how = Reading(
         s3=S3Settings.from_env(os.environ),
         secrets=environment_secrets(os.environ),
@@ -47,6 +58,25 @@ def carry_out(
         click.echo(to_text(document(facts, now())))
     elif html is None and parquet is None:
         show(tables_of(facts), sys.stdout)
+    return 0
+
+
+def _show_ledger(*, as_json: bool) -> int:
+    state = shared_state(os.environ)
+    if state is None:
+        raise SetupError(
+            "neither XDG_STATE_HOME nor HOME names a folder, so there is no ledger of months: set one"
+        )
+    rows = read_ledger(state / LEDGER_NAME)
+    if as_json:
+        click.echo(to_text(months.document(rows)))
+    elif rows:
+        show(months.tables(rows), sys.stdout)
+    else:
+        click.echo(
+            f"{state / LEDGER_NAME} has no rows: no run on this machine had a max_cost_per_month yet",
+            err=True,
+        )
     return 0
 
 

@@ -128,7 +128,7 @@ def load_job(path: Path, *, overrides: Sequence[str], env: Mapping[str, str], no
         params=_params(file.params, placed),
         answer_schema=_answer_schema(file.response.json_schema, placed),
         ca_file=placed(file.transport.ca_file) if file.transport.ca_file else None,
-        shared_state=_shared_state(env),
+        shared_state=shared_state(env),
     )
 
 
@@ -179,8 +179,11 @@ def _absolute(folder: Path, path: str) -> Path:
         raise JobError(f"the path {path!r} cannot be followed: {error}") from None
 
 
-def _shared_state(env: Mapping[str, str]) -> Path | None:
-    """Where state is kept by the XDG Base Directory Specification, by which a relative path in a variable is ignored."""
+def shared_state(env: Mapping[str, str]) -> Path | None:
+    """The folder of what a user's runs on this machine share; None where the environment names none.
+
+    By the XDG Base Directory Specification, by which a relative path in a variable is ignored.
+    """
     for variable, below in (("XDG_STATE_HOME", "promptmill"), ("HOME", ".local/state/promptmill")):
         folder = Path(env.get(variable, ""))
         if folder.is_absolute():

@@ -48,6 +48,8 @@ def _run(facts: RunFacts) -> Json:
         "dearest": [row._asdict() for row in facts.dearest.rows],
         "labels": None if facts.labels is None else _labels(facts.labels),
         "elsewhere": None if facts.repriced is None else _repriced(facts.repriced),
+        "moments": [moment._asdict() for moment in facts.moments_kept],
+        "events": [event._asdict() for event in facts.events],
         "over_time": {
             "width_s": facts.moments.width_s,
             "spans": [

@@ -6,48 +6,58 @@ from decimal import Decimal
 from itertools import accumulate
 
 from pipeline.records import Status
-from pipeline.report import drawing
-from pipeline.report.drawing import Bin, Chart, Point
-from pipeline.report.facts import Cell, RunFacts, Sums, summed
+from pipeline.report import drawing, over_time
+from pipeline.report.drawing import Axis, Bin, Chart, Point, limit_note, near
+from pipeline.report.facts import Cell, MomentSums, RunFacts, Sums, summed
 from pipeline.report.many import Together
 from pipeline.report.spread import Spread
 
 _BINS = 80
-_COLUMNS = 40
+_COLUMNS = 24
 _MOST_BARS = 12
 
 
 def of_one_run(facts: RunFacts) -> Iterator[Chart]:
-    """The charts about one run; those that would be empty are left out."""
+    """The charts about one run; those that would be empty are left out.
+
+    Where its journal keeps moments these tell tokens and spend over time, else the rows' own times do.
+    """
     bins = facts.moments.binned(_BINS)
-    about = facts.about
+    kept = list(over_time.charts(facts))
+    yield from kept
     if len(bins) > 1:
-        yield from _spend(facts)
-        rows = [
-            point
-            for start, width, sums in bins
-            for point in (
-                Point(start, (sums.rows - sums.failed) * 60 / width, "answered"),
-                Point(start, sums.failed * 60 / width, "failed"),
-            )
-        ]
-        limit = _near(about.requests_per_minute, facts.moments.busiest_minute("rows"))
-        note = _limit_note(about.requests_per_minute, limit)
-        yield Chart(
-            "Rows a minute",
-            drawing.over_time(rows, unit="rows / min", whole=True, limit=limit, stacked=True),
-            note,
-        )
-        used = [Point(start, sums.tokens * 60 / width, "tokens") for start, width, sums in bins]
-        limit = _near(about.tokens_per_minute, facts.moments.busiest_minute("tokens"))
-        note = _limit_note(about.tokens_per_minute, limit)
-        yield Chart(
-            "Tokens a minute",
-            drawing.over_time(used, unit="tokens / min", whole=True, limit=limit, stacked=True),
-            note,
-        )
+        yield _rows_a_minute(facts, bins)
+        if not kept:
+            yield from _by_rows(facts, bins)
     yield from _spreads(facts.spread)
     yield from _counts(facts.cells)
+
+
+_Bins = list[tuple[int, int, MomentSums]]
+
+
+def _rows_a_minute(facts: RunFacts, bins: _Bins) -> Chart:
+    rows = [
+        point
+        for start, width, sums in bins
+        for point in (
+            Point(start, (sums.rows - sums.failed) * 60 / width, "answered"),
+            Point(start, sums.failed * 60 / width, "failed"),
+        )
+    ]
+    allowed = facts.about.requests_per_minute
+    limit = near(allowed, facts.moments.busiest_minute("rows"))
+    picture = drawing.over_time(rows, Axis("rows / min"), limit=limit, stacked=True)
+    return Chart("Rows settled a minute", picture, limit_note(allowed, limit))
+
+
+def _by_rows(facts: RunFacts, bins: _Bins) -> Iterator[Chart]:
+    used = [Point(start, sums.tokens * 60 / width, "tokens") for start, width, sums in bins]
+    allowed = facts.about.tokens_per_minute
+    limit = near(allowed, facts.moments.busiest_minute("tokens"))
+    picture = drawing.over_time(used, Axis("tokens / min"), limit=limit, stacked=True)
+    yield Chart("Tokens a minute", picture, limit_note(allowed, limit))
+    yield from _spend(facts, bins)
 
 
 def of_several(runs: Sequence[RunFacts]) -> Iterator[Chart]:
@@ -58,31 +68,21 @@ def of_several(runs: Sequence[RunFacts]) -> Iterator[Chart]:
     yield from _counts(together.cells)
 
 
-def _spend(facts: RunFacts) -> Iterator[Chart]:
+def _spend(facts: RunFacts, bins: _Bins) -> Iterator[Chart]:
     total = facts.total()
     if not total.cost:
         return
-    bins = facts.moments.binned(_BINS)
     ends = [bins[0][0], *(start + width for start, width, _ in bins)]
     so_far = accumulate((sums.cost for _, _, sums in bins), initial=Decimal(0))
     points = [Point(end, float(cost), "cost") for end, cost in zip(ends, so_far, strict=True)]
     about = facts.about
     cap = None if about.max_cost is None else float(about.max_cost)
-    limit = _near(cap, float(total.cost))
+    limit = near(cap, float(total.cost))
     note = "" if limit is None else "the line across is max_cost"
     if total.unpriced:
         note = f"without {total.unpriced:,} answers of unknown cost"
-    picture = drawing.over_time(points, unit=about.currency or "cost", whole=False, limit=limit)
+    picture = drawing.over_time(points, Axis(about.currency or "cost", whole=False), limit=limit)
     yield Chart("Cost of the answers over time", picture, note)
-
-
-def _near(limit: float | None, most: float) -> float | None:
-    """A limit where it is near enough to be drawn: else it would press everything else flat."""
-    return limit if limit is not None and limit <= most * 3 else None
-
-
-def _limit_note(limit: float | None, drawn: float | None) -> str:
-    return "" if limit is None or drawn is not None else f"the limit, {limit:,.0f}, is far above"
 
 
 def _spreads(spread_of: Callable[[str], Spread]) -> Iterator[Chart]:
@@ -121,7 +121,7 @@ def _by_day(together: Together, runs: Sequence[RunFacts]) -> Iterator[Chart]:
     )
     if len(together.days()) < 2:
         return
-    yield Chart("Rows by day", drawing.daily(rows, unit="rows", whole=True))
+    yield Chart("Rows by day", drawing.daily(rows, Axis("rows")))
     for currency in sorted({cell.currency for cell in together.cells if cell.currency is not None}):
         costs: dict[tuple[str, str], Decimal] = {}
         for facts in runs:
@@ -130,11 +130,11 @@ def _by_day(together: Together, runs: Sequence[RunFacts]) -> Iterator[Chart]:
                     at = day.isoformat(), facts.about.job
                     costs[at] = costs.get(at, Decimal(0)) + sums.cost
         columns = [(day, float(cost), job) for (day, job), cost in sorted(costs.items())]
-        yield Chart("Cost by day and job", drawing.daily(columns, unit=currency, whole=False))
+        yield Chart("Cost by day and job", drawing.daily(columns, Axis(currency, whole=False)))
     points = [
         Point(datetime.combine(day, time(), UTC).timestamp(), percentile / 1000, f"p{percent}")
         for percent in (50, 99)
         for day in together.days()
         if (percentile := together.of_day(day, "latency_ms").percentile(percent)) is not None
     ]
-    yield Chart("Latency by day", drawing.over_time(points, unit="seconds", whole=False))
+    yield Chart("Latency by day", drawing.over_time(points, Axis("seconds", whole=False)))

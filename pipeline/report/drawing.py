@@ -15,6 +15,7 @@ WIDTH_PX, HEIGHT_PX = 380, 210
 _INK, _FAINT = "currentColor", "var(--faint)"
 _COLOURS = [f"var(--c{number})" for number in range(1, 6)]
 _FAILED = "var(--bad)"
+_BAD = (Status.FAILED, "refused")
 _FONT = "system-ui, sans-serif"
 _AXIS = {
     "labelColor": _INK,
@@ -56,6 +57,13 @@ class Point(NamedTuple):
     series: str
 
 
+class Axis(NamedTuple):
+    """What an axis of figures measures, and whether in whole numbers."""
+
+    unit: str
+    whole: bool = True
+
+
 class Bin(NamedTuple):
     """How many values of one series lie between two edges."""
 
@@ -79,11 +87,18 @@ def svg(spec: dict[str, Any]) -> str:
 
 
 def over_time(
-    points: Sequence[Point], *, unit: str, whole: bool, limit: float | None = None, stacked: bool = False
+    points: Sequence[Point],
+    axis: Axis,
+    *,
+    limit: float | None = None,
+    stacked: bool = False,
+    lines: Sequence[Point] = (),
 ) -> str:
-    """Series over time, in UTC; `whole` numbers or not. `limit` is drawn as a line across."""
-    series = list(dict.fromkeys(point.series for point in points))
-    values = [{"t": point.at_s * 1000, "v": point.value, "s": point.series} for point in points]
+    """Series over time, in UTC. `limit` is drawn as a line across, `lines` over what is stacked."""
+    series = list(dict.fromkeys(point.series for point in (*points, *lines)))
+    colour = _colour(series)
+    x = {"field": "t", "type": "temporal", "scale": {"type": "utc"}, "title": "UTC"}
+    y = {"field": "v", "type": "quantitative", "title": axis.unit, "axis": _numbers(whole=axis.whole)}
     mark = (
         {"type": "area", "opacity": 0.85, "interpolate": "step-after"}
         if stacked
@@ -91,21 +106,19 @@ def over_time(
     )
     layers: list[dict[str, Any]] = [
         {
-            "data": {"values": values},
+            "data": {"values": _values(points)},
             "mark": mark,
-            "encoding": {
-                "x": {"field": "t", "type": "temporal", "scale": {"type": "utc"}, "title": "UTC"},
-                "y": {
-                    "field": "v",
-                    "type": "quantitative",
-                    "title": unit,
-                    "stack": "zero" if stacked else None,
-                    "axis": _numbers(whole=whole),
-                },
-                "color": _colour(series),
-            },
+            "encoding": {"x": x, "y": y | {"stack": "zero" if stacked else None}, "color": colour},
         }
     ]
+    if lines:
+        layers.append(
+            {
+                "data": {"values": _values(lines)},
+                "mark": {"type": "line", "strokeWidth": 1.5, "interpolate": "step-after"},
+                "encoding": {"x": x, "y": y, "color": colour},
+            }
+        )
     if limit is not None:
         layers.append(
             {
@@ -121,6 +134,20 @@ def over_time(
             }
         )
     return svg({"layer": layers})
+
+
+def _values(points: Sequence[Point]) -> list[dict[str, Any]]:
+    return [{"t": point.at_s * 1000, "v": point.value, "s": point.series} for point in points]
+
+
+def near(limit: float | None, most: float) -> float | None:
+    """A limit where it is near enough to be drawn with what reached `most`: else it would press that flat."""
+    return limit if limit is not None and limit <= most * 3 else None
+
+
+def limit_note(limit: float | None, drawn: float | None) -> str:
+    """What to say of a limit that is not drawn."""
+    return "" if limit is None or drawn is not None else f"the limit, {limit:,.0f}, is far above"
 
 
 def distribution(bins: Sequence[Bin], *, unit: str) -> str:
@@ -180,7 +207,7 @@ def bars(values: Sequence[tuple[str, float]], *, unit: str) -> str:
     )
 
 
-def daily(values: Sequence[tuple[str, float, str]], *, unit: str, whole: bool) -> str:
+def daily(values: Sequence[tuple[str, float, str]], axis: Axis) -> str:
     """Values by day, and series within a day, as stacked columns. Days are as 2026-11-28."""
     series = list(dict.fromkeys(name for _, _, name in values))
     return svg(
@@ -194,7 +221,12 @@ def daily(values: Sequence[tuple[str, float, str]], *, unit: str, whole: bool) -
                     "title": None,
                     "axis": {"labelAngle": 0, "labelExpr": "slice(datum.value, 5)"},
                 },
-                "y": {"field": "v", "type": "quantitative", "title": unit, "axis": _numbers(whole=whole)},
+                "y": {
+                    "field": "v",
+                    "type": "quantitative",
+                    "title": axis.unit,
+                    "axis": _numbers(whole=axis.whole),
+                },
                 "color": _colour([_cut(name) for name in series]),
             },
         }
@@ -205,7 +237,7 @@ def _colour(series: Sequence[str]) -> dict[str, Any]:
     """The colours of some series in their order; one alone needs no legend."""
     colour: dict[str, Any] = {"field": "s", "type": "nominal", "sort": list(series)}
     others = iter(_COLOURS)
-    own = [_FAILED if name == Status.FAILED else next(others, _COLOURS[-1]) for name in series]
+    own = [_FAILED if name in _BAD else next(others, _COLOURS[-1]) for name in series]
     return (
         colour
         | {"scale": {"domain": list(series), "range": own}}

@@ -5,12 +5,13 @@ Unknown is None, never 0: a sum of tokens or cost stands beside the number of an
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
+from pipeline.history import Event, Moment
 from pipeline.report.spread import Spread
 from pipeline.repricing import Elsewhere, Repriced, Unpriced
 
@@ -256,7 +257,8 @@ class About:
 class RunFacts:
     """All that a report shows of one run folder; every part of it is of bounded size.
 
-    `spreads` are by (day, measure); `moments` count a row where its last answer came, as far as its columns tell.
+    `spreads` are by (day, measure); `moments` count a row where its last answer came, as far as its columns tell. What the
+    journal kept of the way is in `moments_kept` and `events`.
     """
 
     about: About
@@ -269,6 +271,8 @@ class RunFacts:
     moments: Moments = field(default_factory=Moments)
     labels: LabelFacts | None = None
     repriced: RepricedFacts | None = None
+    moments_kept: Sequence[Moment] = ()
+    events: Sequence[Event] = ()
 
     def total(self) -> Sums:
         return summed(self.cells, lambda cell: None).get(None, Sums())

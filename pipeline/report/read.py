@@ -1,6 +1,7 @@
 """A run folder read for a report: what it says of itself, and all its rows in one pass, some parts at a time."""
 
 import json
+import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,8 @@ import pyarrow as pa
 from pipeline import catalog
 from pipeline.billing import outcome_costs
 from pipeline.errors import JobError, RunFolderError
+from pipeline.history import Event, Moment, read_history
+from pipeline.journal import FILE_NAME
 from pipeline.journal_view import JournalView, view
 from pipeline.labels import gold_name
 from pipeline.masking import Secrets, without_url_secrets
@@ -77,6 +80,7 @@ def read_run(folder: Path, how: Reading) -> RunFacts:
     missing = [outcome for outcome in seen.outcomes if _part_of(outcome.index, seen) not in names]
     if missing:
         gatherer.add(pl.DataFrame(_open_rows(missing, columns, said)))
+    facts.moments_kept, facts.events = _history(folder)
     _add_contents(facts, results, names, seen, missing)
     _clear(facts, how.secrets)
     return facts
@@ -128,6 +132,13 @@ class _Said:
         provider, model = self.provider(), self.section("model").get("name", "")
         found = None if provider is None else price(provider, model, self.route)
         return found if found is not None and found.version == self.content.get("price_version") else None
+
+
+def _history(folder: Path) -> tuple[list[Moment], list[Event]]:
+    try:
+        return read_history(folder / FILE_NAME)
+    except sqlite3.Error as error:
+        raise RunFolderError(f"{folder / FILE_NAME} cannot be read: {error}") from error
 
 
 def _about(folder: Path, seen: JournalView, said: _Said, *, running: bool) -> About:

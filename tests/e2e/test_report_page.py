@@ -12,8 +12,9 @@ from struct import unpack
 import pytest
 
 from pipeline.commands.report import carry_out
+from pipeline.history import Event
 from tests.support.chromium import NAMES, Browser, browsing, installed
-from tests.support.reported import START, answer, failure, run_folder
+from tests.support.reported import START, answer, failure, keeping_history, moment, run_folder
 
 CHROMIUM = installed()
 pytestmark = pytest.mark.skipif(
@@ -84,6 +85,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             "budget": {"max_cost": 200_000},
         }
         run_folder(folder / f"run-{day}", rows, rows_per_part=64, job=job, started=start, wanted=1_000_000)
+    with keeping_history(folder / "run-0") as history:
+        for n in range(40):
+            told = {"sent": 7 * n, "refused": n // 2, "tokens": 9_000 * n, "in_flight": n % 9, "ceiling": 9}
+            history.keep(moment(10 * n, spent=10**9 * n, requests_per_minute=45.0, **told))
+            history.tell(
+                Event(n * 1_000_000, "run-1", f"requests a minute cut, for the reason that {HOSTILE}")
+            )
+        history.keep()
     run_folder(folder / "begun", [], wanted=10)
     named = {
         "one": (str(folder / "run-0"),),
@@ -125,9 +134,12 @@ def test_each_chart_is_drawn_in_the_pages_colours(browser: Browser, pages: dict[
     light = browser.evaluate(colour)
     titles = browser.evaluate("[...document.querySelectorAll('.chart h2')].map(one => one.textContent)")
     assert titles == [
-        "Cost of the answers over time",
-        "Rows a minute",
+        "Requests and refusals (429) a minute",
         "Tokens a minute",
+        "Requests in flight",
+        "Spent over time",
+        "Lag of the event loop, p99",
+        "Rows settled a minute",
         "Times",
         "Prompt tokens a row",
         "Completion tokens a row",

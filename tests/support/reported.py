@@ -1,7 +1,8 @@
 """Run folders with rows as a test wants them: whole result rows from the few values that matter, in real part files."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.history import History, Moment
 from pipeline.journal import Journal
 from pipeline.masking import Secrets
 from pipeline.parts import InputColumn, Layout, part_name
@@ -131,6 +133,24 @@ def _schema(results: LocalFiles, rows: Sequence[dict[str, Any]]) -> pa.Schema:
     others = sorted({name for row in rows for name in row} - set(own.names))
     inputs = [InputColumn(name, name, pa.string()) for name in others]
     return pa.schema([*(pa.field(one.name, one.type) for one in inputs), *own])
+
+
+@contextmanager
+def keeping_history(folder: Path) -> Iterator[History]:
+    """The history of a run folder, to add to."""
+    journal = Journal(folder)
+    try:
+        yield journal.history
+    finally:
+        journal.close()
+
+
+def moment(seconds: int, **values: Any) -> Moment:
+    """A moment so many seconds after START; nothing had happened."""
+    nothing: dict[str, Any] = dict.fromkeys(Moment._fields, 0) | {"run_id": "run-1", "lag_p99_ms": 1.0}
+    return Moment(
+        **nothing | {"at_us": int((START.timestamp() + seconds) * 1_000_000), "cooling": False} | values
+    )
 
 
 def facts_of(folder: Path) -> RunFacts:

@@ -14,14 +14,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import catalog, pricing
+from pipeline.budget import MonthSpend
 from pipeline.commands.report import carry_out
 from pipeline.errors import JobError, RunFolderError
-from pipeline.pricing import price
+from pipeline.history import Event
+from pipeline.monthly import LEDGER_NAME, MonthlyLedger, Scope
+from pipeline.pricing import price, to_nano
 from pipeline.records import Usage
 from pipeline.report.as_parquet import SCHEMA_VERSION
 from pipeline.report.shown import Column, Kind, Table, share, short, written
 from pipeline.report.terminal import show
-from tests.support.reported import START, answer, failure, run_folder
+from tests.support.reported import START, answer, failure, keeping_history, moment, run_folder
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "reports.md").read_text(encoding="utf-8")
 
@@ -135,6 +138,9 @@ def test_amounts_in_several_currencies_are_never_added(
 def test_the_json_holds_what_its_documentation_says_and_no_more(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    with keeping_history(run) as history:
+        history.tell(Event(1, "a", "slower"))
+        history.keep(moment(0))
     content = in_json(run, capsys=capsys, elsewhere="model=qwen-flash")
     one = content["runs"][0]
     sums = _documented("sums")
@@ -151,6 +157,8 @@ def test_the_json_holds_what_its_documentation_says_and_no_more(
     assert one["labels"].keys() == _documented("labels")
     assert one["labels"]["scores"][0].keys() == _documented("score")
     assert one["elsewhere"].keys() == _documented("elsewhere")
+    assert one["moments"][0].keys() == _documented("moment")
+    assert one["events"][0].keys() == {"at_us", "run_id", "reason"}
     assert one["over_time"].keys() == _documented("over_time")
     assert one["over_time"]["spans"][0].keys() == {"start_s", "rows", "failed", "tokens", "cost"}
 
@@ -323,3 +331,36 @@ def test_the_parquet_file_is_what_its_documentation_says(run: Path, tmp_path: Pa
     (alone,) = sums.filter(folder=str(other)).rows(named=True)
     assert (alone["prompt_tokens"], alone["prompt_tokens_unknown"], alone["cost"]) == (None, 1, None)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_the_ledger_is_shown_by_month_and_by_run_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert carry_out((), ledger=True) == 0
+    assert "has no rows" in capsys.readouterr().err
+    for job, paid in (("a", 2), ("b", 3)):
+        scope = Scope(
+            name="team", cap=to_nano(Decimal(10)), currency="CNY", folder=job, path=tmp_path / job, job=job
+        )
+        ledger = MonthlyLedger(tmp_path / "promptmill" / LEDGER_NAME, scope, lambda: START)
+        ledger.close([MonthSpend(202611, to_nano(Decimal(paid)), to_nano(Decimal(1)))])
+    assert carry_out((), ledger=True) == 0
+    said = capsys.readouterr().out
+    (month,) = rows_of(said, "Spent by month")
+    assert month[:5] == ["team", "2026-11", "2", "5.0000", "2.0000"]
+    assert [row[2:4] for row in rows_of(said, "By run folder")] == [
+        ["a", str(tmp_path / "a")],
+        ["b", str(tmp_path / "b")],
+    ]
+    assert carry_out((), ledger=True, as_json=True) == 0
+    rows = json.loads(capsys.readouterr().out)["ledger"]
+    assert rows[0].keys() == _documented("ledger") - {"schema_version", "ledger"}
+    assert [Decimal(row["paid"]) for row in rows] == [2, 3]
+
+
+def test_the_ledger_stands_alone_and_a_run_must_be_named_else(run: Path) -> None:
+    with pytest.raises(JobError, match="give it alone"):
+        carry_out((str(run),), ledger=True)
+    with pytest.raises(JobError, match="name a run folder"):
+        carry_out(())
