@@ -1,6 +1,5 @@
 """`promptmill prices`."""
 
-import os
 import sys
 from itertools import groupby
 from pathlib import Path
@@ -10,8 +9,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.catalog.overlay import Catalogue, user_files
-from pipeline.commands.job import now
+from pipeline.commands.job import catalogue, now
 from pipeline.price_list import HEADINGS, Entry, Wanted, as_json, cells, entries, stale_warning
 
 _TEXT_COLUMNS = {"model", "checked"}
@@ -23,8 +21,7 @@ def carry_out(
     models: tuple[str, ...], *, region: str | None, route: str | None, prices: Path | None, as_json_text: bool
 ) -> int:
     """Print the entries asked for to stdout, and a warning about old ones to stderr."""
-    catalogue = Catalogue(user_files(os.environ, prices))
-    shown = entries(catalogue, Wanted(models, region, route))
+    shown = entries(catalogue(prices), Wanted(models, region, route))
     today = now().date()
     if as_json_text:
         click.echo(orjson.dumps([as_json(entry, today) for entry in shown], option=orjson.OPT_INDENT_2))

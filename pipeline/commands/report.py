@@ -8,8 +8,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.catalog.overlay import Catalogue, user_files
-from pipeline.commands.job import now
+from pipeline.commands.job import catalogue, now
 from pipeline.errors import JobError, RunFolderError, SetupError
 from pipeline.jobspec import shared_state
 from pipeline.journal import FILE_NAME
@@ -46,7 +45,7 @@ def carry_out(
     how = Reading(
         s3=S3Settings.from_env(os.environ),
         secrets=environment_secrets(os.environ),
-        load=Catalogue(user_files(os.environ, prices)).load,
+        load=catalogue(prices).load,
         elsewhere=elsewhere,
     )
     facts = [read_run(folder, how) for folder in _folders(runs)]

@@ -21,7 +21,7 @@ from pipeline.journal_view import JournalView, view
 from pipeline.labels import gold_name
 from pipeline.masking import Secrets, without_url_secrets
 from pipeline.parts import DEFAULT_ROWS_PER_PART, part_name, part_names, reading_part, result_columns
-from pipeline.pricing import Price, from_nano, price
+from pipeline.pricing import Price, from_nano
 from pipeline.records import Outcome, Route
 from pipeline.report.facts import About, ExtremeRow, LabelFacts, RepricedFacts, RunFacts
 from pipeline.report.gather import COLUMNS, GOLD, LABEL, Gatherer
@@ -128,10 +128,11 @@ class _Said:
         return str(model["provider"]), str(model["name"]), self.route
 
     def price(self) -> Price | None:
-        """The price by which the run pays; None where it is not known, or the catalogue has another since."""
-        provider, model = self.provider(), self.section("model").get("name", "")
-        found = None if provider is None else price(provider, model, self.route)
-        return found if found is not None and found.version == self.content.get("price_version") else None
+        """The price by which the run pays, as it wrote it down; None where it is not known."""
+        try:
+            return Price.from_json(self.content["prices"][-1]["price"])
+        except (LookupError, TypeError, ArithmeticError):  # there is none, or the file is damaged
+            return None
 
 
 def _history(folder: Path) -> tuple[list[Moment], list[Event]]:

@@ -110,3 +110,17 @@ def test_what_was_paid_keeps_its_price_when_prices_change(
         exact = row["prompt_tokens"] * price + row["completion_tokens"] * price * Decimal("2.5")
         assert row["cost"] == exact / 1_000_000
     assert Decimal(after["cost"]) == sum(row["cost"] for row in rows)
+
+
+def test_a_report_prices_open_rows_as_their_run_does(
+    place: Workplace, provider: Provider, tmp_path: Path
+) -> None:
+    place.point_at(provider)
+    (tmp_path / "own.toml").write_text(OWN)
+    stopped = place.run(
+        "--prices", "own.toml", "--max-cost", "0.009", "--set", "params.max_tokens=16"
+    ).summary
+    assert 0 < stopped["done"] < 40 and not list((place.out / "results").glob("*.parquet"))
+    (tmp_path / "own.toml").unlink()
+    (run,) = json.loads(place.promptmill("report", "out", "--json").stdout)["runs"]
+    assert Decimal(run["cost"]) == Decimal(stopped["spent"]) > 0
