@@ -200,7 +200,7 @@ Examples:
 
 \b
 Several runs are told by run, by day, by job and by model. A pattern in quotes takes what is a run folder and passes
-over the rest.""",
+over the rest. RUN and FILE may hold {today}, {yesterday}, {now:FORMAT} and {env:NAME}, as paths in job files.""",
 )
 @click.argument("runs", metavar="RUN...", nargs=-1)
 @click.option(
@@ -208,13 +208,13 @@ over the rest.""",
 )
 @click.option(
     "--html",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(dir_okay=False),
     metavar="FILE",
     help="Write a page with charts instead, in one file that needs nothing else.",
 )
 @click.option(
     "--parquet",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(dir_okay=False),
     metavar="FILE",
     help="Write the sums instead, one row a run, day, model and outcome, for notebooks.",
 )

@@ -10,7 +10,7 @@ import click
 
 from pipeline.commands.job import catalogue, now
 from pipeline.errors import JobError, RunFolderError, SetupError
-from pipeline.jobspec import shared_state
+from pipeline.jobspec import expand, shared_state
 from pipeline.journal import FILE_NAME
 from pipeline.masking import environment_secrets
 from pipeline.monthly import LEDGER_NAME, read_ledger
@@ -27,8 +27,8 @@ def carry_out(
     runs: Sequence[str],
     *,
     as_json: bool = False,
-    html: Path | None = None,
-    parquet: Path | None = None,
+    html: str | None = None,
+    parquet: str | None = None,
     elsewhere: str | None = None,
     prices: Path | None = None,
     ledger: bool = False,
@@ -50,9 +50,9 @@ def carry_out(
     )
     facts = [read_run(folder, how) for folder in _folders(runs)]
     if html is not None:
-        _write(html, page_of(facts, now()).encode("utf-8", "backslashreplace"))
+        _write(_placed(html), page_of(facts, now()).encode("utf-8", "backslashreplace"))
     if parquet is not None:
-        _write(parquet, as_parquet.to_bytes(as_parquet.table(facts)))
+        _write(_placed(parquet), as_parquet.to_bytes(as_parquet.table(facts)))
     if as_json:
         click.echo(to_text(document(facts, now())))
     elif html is None and parquet is None:
@@ -82,16 +82,23 @@ def _show_ledger(*, as_json: bool) -> int:
 def _write(path: Path, content: bytes) -> None:
     """Write a file whole or not at all; it holds what a model said, so it is its owner's alone."""
     try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
         LocalFiles(path.absolute().parent).put(path.name, memoryview(content))
     except OSError as error:
         raise JobError(f"{path} cannot be written: {error}") from error
-    click.echo(f"written to {path}", err=True)
+    if sys.stderr.isatty():  # cron would mail it
+        click.echo(f"written to {path}", err=True)
+
+
+def _placed(path: str) -> Path:
+    """A path with {today}, {yesterday}, {now:FORMAT} and {env:NAME} filled in, as in job files. What is there is meant so."""
+    return Path(path) if Path(path).exists() else Path(expand(path, env=os.environ, now=now()))
 
 
 def _folders(named: Sequence[str]) -> list[Path]:
     """The run folders that were named, each once. A pattern takes what is a run folder and passes over the rest."""
     found: dict[Path, None] = {}
-    for name in named:
+    for name in (str(_placed(name)) for name in named):
         if Path(name).exists() or not glob.has_magic(name):
             found[Path(name)] = None
             continue

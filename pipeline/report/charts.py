@@ -7,10 +7,10 @@ from itertools import accumulate
 
 from pipeline.records import Status
 from pipeline.report import drawing, over_time
-from pipeline.report.drawing import Axis, Bin, Chart, Point, limit_note, near
+from pipeline.report.drawing import Axis, Chart, Point, limit_note, near
 from pipeline.report.facts import Cell, MomentSums, RunFacts, Sums, summed
 from pipeline.report.many import Together
-from pipeline.report.spread import Spread
+from pipeline.report.spread import Spread, columns
 
 _BINS = 80
 _COLUMNS = 24
@@ -93,9 +93,7 @@ def _spreads(spread_of: Callable[[str], Spread]) -> Iterator[Chart]:
     ):
         spreads = {name: spread_of(measure) for name, measure in measures.items()}
         bins = [
-            Bin(low / scale, high / scale, count, name)
-            for name, spread in spreads.items()
-            for low, high, count in spread.columns(_COLUMNS)
+            one._replace(low=one.low / scale, high=one.high / scale) for one in columns(spreads, _COLUMNS)
         ]
         if len(bins) > 1:
             yield Chart(title, drawing.distribution(bins, unit=unit))
@@ -129,8 +127,8 @@ def _by_day(together: Together, runs: Sequence[RunFacts]) -> Iterator[Chart]:
                 if day and of == currency:
                     at = day.isoformat(), facts.about.job
                     costs[at] = costs.get(at, Decimal(0)) + sums.cost
-        columns = [(day, float(cost), job) for (day, job), cost in sorted(costs.items())]
-        yield Chart("Cost by day and job", drawing.daily(columns, Axis(currency, whole=False)))
+        days = [(day, float(cost), job) for (day, job), cost in sorted(costs.items())]
+        yield Chart("Cost by day and job", drawing.daily(days, Axis(currency, whole=False)))
     points = [
         Point(datetime.combine(day, time(), UTC).timestamp(), percentile / 1000, f"p{percent}")
         for percent in (50, 99)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from pipeline.errors import SetupError
 from pipeline.records import Status
+from pipeline.report.spread import Bin
 
 WIDTH_PX, HEIGHT_PX = 380, 210
 _INK, _FAINT = "currentColor", "var(--faint)"
@@ -62,15 +63,6 @@ class Axis(NamedTuple):
 
     unit: str
     whole: bool = True
-
-
-class Bin(NamedTuple):
-    """How many values of one series lie between two edges."""
-
-    low: float
-    high: float
-    rows: int
-    series: str
 
 
 def svg(spec: dict[str, Any]) -> str:

@@ -6,7 +6,9 @@ are exact.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import polars as pl
 
@@ -74,21 +76,34 @@ class Spread:
     def mean(self) -> float | None:
         return self.total / self.count if self.count else None
 
-    def columns(self, most: int) -> list[tuple[float, float, int]]:
-        """The values above 0 in at most so many columns: lower edge, upper edge, count, ascending; empty ones left out."""
-        above = sorted(bucket for bucket in self.buckets if bucket != _NOTHING)
-        if not above:
-            return []
-        together = (above[-1] - above[0]) // most + 1
-        columns: dict[int, int] = {}
-        for bucket in above:
-            number = (bucket - above[0]) // together
-            columns[number] = columns.get(number, 0) + self.buckets[bucket]
-        edge = above[0] - 1  # a bucket begins where the one before it ends
-        return [
-            (_FACTOR ** (edge + n * together), _FACTOR ** (edge + (n + 1) * together), count)
-            for n, count in columns.items()
-        ]
+
+class Bin(NamedTuple):
+    """How many values of one series lie between two edges."""
+
+    low: float
+    high: float
+    rows: int
+    series: str
+
+
+def columns(spreads: Mapping[str, Spread], most: int) -> list[Bin]:
+    """The values above 0 of some series in at most so many columns, the same for all, ascending; empty ones left out."""
+    above = [bucket for spread in spreads.values() for bucket in spread.buckets if bucket != _NOTHING]
+    if not above:
+        return []
+    first = min(above)
+    together = (max(above) - first) // most + 1
+    counts: dict[tuple[str, int], int] = {}
+    for series, spread in spreads.items():
+        for bucket, count in sorted(spread.buckets.items()):
+            if bucket != _NOTHING:
+                at = series, (bucket - first) // together
+                counts[at] = counts.get(at, 0) + count
+    edge = first - 1  # a bucket begins where the one before it ends
+    return [
+        Bin(_FACTOR ** (edge + n * together), _FACTOR ** (edge + (n + 1) * together), count, series)
+        for (series, n), count in counts.items()
+    ]
 
 
 def _middle(bucket: int) -> float:

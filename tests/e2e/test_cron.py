@@ -41,9 +41,9 @@ def site(place: Workplace) -> Path:
     return site
 
 
-def as_cron(place: Workplace, site: Path) -> subprocess.CompletedProcess[str]:
-    """Run the line as cron does: by /bin/sh, from the home folder, with four variables and no terminal."""
-    command = cron_command().replace("/srv/reviews", shlex.quote(str(site)))
+def as_cron(place: Workplace, site: Path, command: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a line as cron does: by /bin/sh, from the home folder, with four variables and no terminal."""
+    command = (command or cron_command()).replace("/srv/reviews", shlex.quote(str(site)))
     mark = {"PROMPTMILL_TEST_MARK": place.promptmill.mark}
     env = {"HOME": str(place.folder), "LOGNAME": "x", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin", **mark}
     cron = {"env": env, "cwd": place.folder, "stdin": subprocess.DEVNULL}
@@ -74,6 +74,23 @@ def test_what_is_wrong_at_night_is_a_sentence_in_the_error_file(place: Workplace
     assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", "")
     assert (site / "summaries.jsonl").read_text() == ""
     assert "There is no dataset at" in (site / "errors.log").read_text()
+
+
+def test_the_lines_of_the_daily_report_store_a_page_and_print_what_cron_mails(
+    place: Workplace, site: Path
+) -> None:
+    assert as_cron(place, site).returncode == 0
+    (folder,) = (site / "runs").iterdir()
+    setting, *lines = block("crontab", 1).strip().splitlines()
+    assert setting.startswith("MAILTO=")
+    stores, mails = (line.split(maxsplit=5)[5].replace("{yesterday}", folder.name) for line in lines)
+    ended = as_cron(place, site, stores)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    assert "<svg" in (site / "reports" / f"{folder.name}.html").read_text(encoding="utf-8")
+    ended = as_cron(place, site, mails)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "40 of 40" in ended.stdout
+    assert (site / "errors.log").read_text() == ""
 
 
 def test_the_units_are_what_systemd_takes_them_for() -> None:

@@ -102,7 +102,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {}
     for name, runs in named.items():
         made[name] = folder / f"{name}.html"
-        assert carry_out(runs, html=made[name]) == 0
+        assert carry_out(runs, html=str(made[name])) == 0
     return made
 
 

@@ -303,7 +303,7 @@ def test_own_prices_count_elsewhere(run: Path, tmp_path: Path, capsys: pytest.Ca
 def test_the_parquet_file_is_what_its_documentation_says(run: Path, tmp_path: Path) -> None:
     other = run_folder(tmp_path / "other", [answer(0, prompt_tokens=None, cost=None, currency=None)])
     file = tmp_path / "sums.parquet"
-    assert carry_out((str(run), str(other)), parquet=file) == 0
+    assert carry_out((str(run), str(other)), parquet=str(file)) == 0
     table = pq.read_table(file)
     section = DOCUMENT.split("## Parquet")[1].split("## Many rows")[0]
     documented = {

@@ -16,7 +16,7 @@ HOSTILE = "<script>alert(1)</script>"
 
 def page(folder: Path) -> str:
     file = folder / "report.html"
-    assert carry_out((str(folder / "run"),), html=file) == 0
+    assert carry_out((str(folder / "run"),), html=str(file)) == 0
     return file.read_text(encoding="utf-8")
 
 
@@ -47,12 +47,12 @@ def test_the_page_is_its_owners_alone_and_written_whole(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "report.html").stat().st_mode) == 0o600
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "run"]
     with pytest.raises(JobError, match="cannot be written"):
-        carry_out((str(tmp_path / "run"),), html=tmp_path / "nowhere" / "report.html")
+        carry_out((str(tmp_path / "run"),), html=str(tmp_path / "report.html" / "report.html"))
 
 
 def test_a_page_beside_json_is_written_as_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_folder(tmp_path / "run", [answer(0)])
-    assert carry_out((str(tmp_path / "run"),), as_json=True, html=tmp_path / "a.html") == 0
+    assert carry_out((str(tmp_path / "run"),), as_json=True, html=str(tmp_path / "a.html")) == 0
     assert capsys.readouterr().out.startswith("{")
     assert (tmp_path / "a.html").exists()
 
@@ -64,3 +64,20 @@ def test_without_the_drawing_package_it_is_said_how_to_get_it(
     run_folder(tmp_path / "run", [answer(n) for n in range(9)])
     with pytest.raises(SetupError, match=r"pip install 'promptmill\[report\]'"):
         page(tmp_path)
+
+
+def test_paths_may_hold_dates_and_variables_as_in_job_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WHICH", "run")
+    run_folder(tmp_path / "run", [answer(0)])
+    run_folder(tmp_path / "{odd}", [answer(0)])
+    assert (
+        carry_out(
+            (f"{tmp_path}/{{env:WHICH}}", f"{tmp_path}/{{odd}}"), html=f"{tmp_path}/new/{{env:WHICH}}.html"
+        )
+        == 0
+    )
+    assert "2 runs" in (tmp_path / "new" / "run.html").read_text(encoding="utf-8")
+    with pytest.raises(JobError, match="which is not known"):
+        carry_out((f"{tmp_path}/{{tomorrow}}",))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.report.spread import ACCURACY, Spread, bucket_of
+from pipeline.report.spread import ACCURACY, Spread, bucket_of, columns
 
 VALUES = st.lists(
     st.one_of(st.just(0.0), st.floats(1e-3, 1e8, allow_nan=False), st.integers(0, 100_000).map(float)),
@@ -53,3 +53,18 @@ def test_of_no_values_nothing_is_said() -> None:
 
 def test_the_number_of_buckets_does_not_grow_with_that_of_values() -> None:
     assert len(spread_of([1 + n / 7 for n in range(70_000)]).buckets) < 500
+
+
+def test_columns_are_the_same_for_all_series_and_hold_all_that_is_above_nothing() -> None:
+    slow = spread_of([float(n) for n in range(100, 1100)])
+    quick = spread_of([0.0, *(float(n) for n in range(1, 101))])
+    bins = columns({"slow": slow, "quick": quick}, 20)
+    assert len({one.low for one in bins}) <= 20
+    assert {one.series: sum(each.rows for each in bins if each.series == one.series) for one in bins} == {
+        "slow": 1000,
+        "quick": 100,
+    }
+    assert {(one.low, one.high) for one in bins if one.series == "slow" and one.low < 100} <= {
+        (one.low, one.high) for one in bins if one.series == "quick"
+    }
+    assert columns({"none": spread_of([0.0])}, 20) == columns({}, 20) == []
