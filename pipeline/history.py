@@ -1,7 +1,7 @@
 """How a run went over time: a figure of each kind every ten seconds, and each change of pace with its reason.
 
-Two tables of the journal. Counters only grow within a run, so that moments may be thinned out without a sum going wrong. `report`
-draws them, `status` shows the latest events.
+Two tables of the journal. Counters only grow within a run, and its first and last moment stay, so that moments may be thinned out
+without a sum going wrong. `report` draws them, `status` shows the latest events.
 """
 
 import sqlite3
@@ -18,8 +18,16 @@ CREATE TABLE IF NOT EXISTS moments (at_us INTEGER NOT NULL, run_id TEXT NOT NULL
 CREATE TABLE IF NOT EXISTS events (at_us INTEGER NOT NULL, run_id TEXT NOT NULL, reason TEXT NOT NULL);
 """
 EVERY_S = 10.0
-MOST_MOMENTS = 4_000  # eleven hours; a longer run is kept at twice the distance, and so on
-MOST_EVENTS = 2_000
+MOST_MOMENTS = 4_000  # eleven hours; what is longer is kept at twice the distance, and so on
+MOST_RUNS = 500  # of a folder that is gone on with for ever
+MOST_EVENTS = 2_000  # run.log has those before
+_DROP_OLD_RUNS = """
+DELETE FROM moments WHERE run_id NOT IN (SELECT run_id FROM moments GROUP BY run_id ORDER BY max(rowid) DESC LIMIT ?)"""
+# The first of each run in each span of so many microseconds stays, and the last of each run.
+_DROP_BETWEEN = """
+DELETE FROM moments WHERE rowid NOT IN (
+    SELECT min(rowid) FROM moments GROUP BY run_id, at_us / ?1
+    UNION ALL SELECT max(rowid) FROM moments GROUP BY run_id)"""
 
 
 class Moment(NamedTuple):
@@ -67,30 +75,37 @@ class History:
             self._told.append(event)
 
     def keep(self, moment: Moment | None = None) -> None:
-        """Write the events told so far, and a moment where there is one. Raises sqlite3.Error where it cannot."""
-        told, self._told = self._told, []
-        if not told and moment is None:
+        """Write the events told so far, and a moment where there is one.
+
+        Raises sqlite3.Error where it cannot; what was told then goes with the next.
+        """
+        if not self._told and moment is None:
             return
         with Transaction(self._db):
-            if told:
-                self._db.executemany("INSERT INTO events VALUES (?, ?, ?)", told)
+            if self._told:
+                self._db.executemany("INSERT INTO events VALUES (?, ?, ?)", self._told)
                 self._db.execute(
                     "DELETE FROM events WHERE rowid <= (SELECT max(rowid) FROM events) - ?", (MOST_EVENTS,)
                 )
             if moment is not None:
                 self._db.execute("INSERT INTO moments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", moment)
                 self._thin_out()
+        self._told.clear()
 
     def _thin_out(self) -> None:
-        """Where there are too many moments, every other one goes, and as few come from now on."""
+        """Where there are too many moments, they are brought to a distance at which three quarters are left at most.
+
+        It is the same for all runs of the folder, or each that goes on would thin out those before it anew. From now on as few
+        come.
+        """
         (count,) = self._db.execute("SELECT count(*) FROM moments").fetchone()
         if count <= MOST_MOMENTS:
             return
-        self._db.execute(
-            "DELETE FROM moments WHERE rowid IN"
-            " (SELECT rowid FROM (SELECT rowid, row_number() OVER (ORDER BY rowid) AS n FROM moments) WHERE n % 2 = 0)"
-        )
-        self.every_s *= 2
+        count -= self._db.execute(_DROP_OLD_RUNS, (MOST_RUNS,)).rowcount
+        # Two moments of each run always stay, which are fewer.
+        while count > 3 * MOST_MOMENTS // 4:
+            self.every_s *= 2
+            count -= self._db.execute(_DROP_BETWEEN, (int(self.every_s * 1_000_000),)).rowcount
 
 
 def events_of(db: sqlite3.Connection, last: int) -> list[Event]:

@@ -144,10 +144,10 @@ class LocalGate:
 
     @property
     def chosen(self) -> Chosen:
-        """The rates that hold now, a minute."""
+        """The rates that hold now, a minute; the first second after a start or a pause goes more slowly."""
         now_s = asyncio.get_running_loop().time()
         return Chosen(
-            _per_minute(self._requests.rate_per_s(now_s)), _per_minute(self._tokens.rate_per_s(now_s))
+            _per_minute(self._requests.found_per_s(now_s)), _per_minute(self._tokens.found_per_s(now_s))
         )
 
     def set_share(self, share: float) -> None:
@@ -206,9 +206,11 @@ class LocalGate:
             pace = self._tokens if bucket == "tokens" else self._requests
             cut = pace.refuse(now_s, admitted_s, burst=bucket == "burst")
         if cut is not None:
+            before, after = f"{60 * cut.before_per_s:,.0f}", f"{60 * cut.after_per_s:,.0f}"
             what = "tokens" if bucket == "tokens" else "requests"
-            self._note(f"{what} a minute cut from {60 * cut.before_per_s:,.0f} to {60 * cut.after_per_s:,.0f}: "
-                       f"{cut.share:.1%} of the latest requests were refused ({bucket})")  # fmt: skip
+            if before != after:  # it is not as slow already as it may become
+                self._note(f"{what} a minute cut from {before} to {after}: "
+                           f"{cut.share:.1%} of the latest requests were refused ({bucket})")  # fmt: skip
         if retry_after_s is not None and retry_after_s > 0:
             self._cool(now_s, min(retry_after_s, LONGEST_RETRY_AFTER_S), "the provider says how long to wait")
         elif cut is not None and (cut.again or self._nothing_answered_since_cut(now_s)):

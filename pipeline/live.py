@@ -69,7 +69,6 @@ class Chronicle:
         if not last and now_s - self._last_s < self._history.every_s:
             self._history.keep()
             return
-        self._last_s = now_s
         limits, spend = snapshot.limits, self._spend()
         tokens = self.counters.totals.tokens
         self._history.keep(
@@ -89,6 +88,7 @@ class Chronicle:
                 lag_p99_ms=None if self.lag is None else self.lag.p99_ms_lately(),
             )
         )
+        self._last_s = now_s
 
     def _at_us(self) -> int:
         return int(self._now().timestamp() * 1_000_000)
@@ -100,19 +100,18 @@ async def kept_live(
     meter: Meter,
     metrics: MetricsFile | None,
     chronicle: Chronicle,
-    fail: Callable[[Exception, float], None],
+    fail: Callable[[Exception, float | None], None],
 ) -> AsyncIterator[None]:
     """Leave a snapshot in the journal every other second, and in the metrics file where one is asked for.
 
-    `fail` is called with what ends the run, and the grace of requests in flight: the folder is gone, with all they may bring.
+    `fail` is called with what ends the run, and the grace of requests in flight: none where the folder is gone, with all they may
+    bring; the usual one where the journal cannot be written, which is where their answers go as well.
     """
     loop = asyncio.get_running_loop()
 
     def write(live: dict[str, Any] | None, snapshot: Snapshot, *, last: bool = False) -> None:
-        # A full disk ends the run where a row is kept, with a sentence; a snapshot may be missing.
-        with contextlib.suppress(sqlite3.Error):
-            folder.journal.write_manifest({"live": json.dumps(live)})
-            chronicle.keep(snapshot, loop.time(), last=last)
+        folder.journal.write_manifest({"live": json.dumps(live)})
+        chronicle.keep(snapshot, loop.time(), last=last)
 
     async def keep() -> None:
         while True:
@@ -120,7 +119,11 @@ async def kept_live(
                 fail(RunFolderGone(folder.path), 0.0)
                 return
             snapshot = meter.snapshot(loop.time())
-            write(as_json(snapshot), snapshot)
+            try:
+                write(as_json(snapshot), snapshot)
+            except sqlite3.Error as error:
+                fail(error, None)
+                return
             if metrics is not None:
                 with metrics_may_fail(metrics):
                     metrics.write(snapshot, chronicle.counters)
@@ -133,7 +136,10 @@ async def kept_live(
         keeper.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await keeper
-        write(None, meter.snapshot(loop.time()), last=True)
+        try:
+            write(None, meter.snapshot(loop.time()), last=True)
+        except sqlite3.Error as error:  # no row depends on it any more, and what ended the run is to be told
+            log.warning("the last seconds are missing in the run's history: %s", error)
 
 
 @contextlib.contextmanager

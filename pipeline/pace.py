@@ -52,6 +52,11 @@ class Pace:
             return self._search.rate_per_s
         return self._search.rate_per_s * RAMP_FROM * math.pow(RAMP_PER_S, max(ramped_s, 0.0))
 
+    def found_per_s(self, now_s: float) -> float:
+        """The same once a gentle start is over: what the search holds."""
+        self.rate_per_s(now_s)  # which moves the search on
+        return self._search.rate_per_s
+
     def wait_s(self, now_s: float) -> float:
         """Seconds until the next may go; 0 or less: now."""
         wait_s = self._free_s - now_s

@@ -527,7 +527,24 @@ def test_while_everything_is_refused_all_wait_a_second_then_two_then_four_then_s
         pauses = [what.split()[4] for _, what in notes if what.startswith("nothing is sent")]
         assert pauses[:4] == ["1.0", "2.0", "4.0", "6.0"]
         assert set(pauses[4:]) == {"6.0"}
+        cuts = [what.split(":")[0].split()[-3::2] for _, what in notes if "cut from" in what]
+        assert len(cuts) > 3
+        assert all(before != after for before, after in cuts)  # as slow as it may become: nothing to tell
         assert 10 <= gate.slowed["requests"] <= 150  # it is tried in such a time, but not much
+
+    run_virtual(main())
+
+
+def test_the_chosen_rate_is_the_one_that_holds_once_a_gentle_start_is_over() -> None:
+    async def main() -> None:
+        gate = gate_of(rpm=600)
+        assert gate.chosen == (pytest.approx(HEADROOM * 600), None)
+        gate.slow("requests", 30)
+        assert gate.chosen == (pytest.approx(HEADROOM * 600), None)
+        unknown = gate_of()
+        before = unknown.chosen.requests_per_minute
+        await saturate(unknown, endless(1), for_s=2)
+        assert unknown.chosen.requests_per_minute > before  # which looks moved on
 
     run_virtual(main())
 
