@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 from pipeline.failures import POLICIES
 from pipeline.journal import Journal
 from pipeline.parts import METADATA_KEY, arrow_file, is_part_name, part_name
-from pipeline.pricing import Price, cost
 from pipeline.progress import Counters
 from pipeline.records import (
     ANSWERED,
@@ -47,23 +46,6 @@ def better(old: Outcome, new: Outcome) -> Outcome:
     stays.attempts += goes.attempts
     stays.maybe_paid += goes.maybe_paid
     return stays
-
-
-def keep_price(outcome: Outcome, price: Price | None) -> None:
-    """Settle what a row's answers cost at the price of their day (None: unknown), so that they keep it whatever prices become."""
-    answer = outcome.completion
-    if answer is None:
-        return
-    for usage in (answer.usage, *outcome.earlier):
-        if usage.priced is None:
-            reasoned = bool(usage.reasoning_tokens) or (
-                usage is answer.usage and bool(answer.reasoning_content)
-            )
-            usage.priced = (
-                Priced(None, None, None)
-                if price is None
-                else Priced(cost(price, usage, has_reasoning=reasoned), price.currency, price.version)
-            )
 
 
 @dataclass(slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from pipeline.pricing import Columns, Price, cost, costs
-from pipeline.records import Outcome, Usage
+from pipeline.records import Outcome, Priced, Usage
 
 
 def outcome_costs(price: Price | None, outcomes: Sequence[Outcome]) -> list[Decimal | None]:
@@ -20,6 +20,18 @@ def outcome_costs(price: Price | None, outcomes: Sequence[Outcome]) -> list[Deci
             so_far = found[place]
             found[place] = None if so_far is None or more is None else so_far + more
     return found
+
+
+def keep_price(price: Price | None, outcome: Outcome) -> None:
+    """Settle what a row's paid answers cost at the price of their day (None: unknown): they keep it when prices change."""
+    if outcome.completion is None:
+        return
+    for usage in (outcome.completion.usage, *outcome.earlier):
+        if usage.priced is None:
+            last = usage is outcome.completion.usage
+            found = _costs(price, [outcome], [usage])[0] if last else _cost(price, usage)
+            terms = (None, None) if price is None else (price.currency, price.version)
+            usage.priced = Priced(found, *terms)
 
 
 def _costs(price: Price | None, outcomes: Sequence[Outcome], usages: Sequence[Usage]) -> list[Decimal | None]:

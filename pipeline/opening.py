@@ -4,6 +4,7 @@ Where job or dataset changed, the answers of the folder are taken over by their 
 changed is said. Nothing is sent here.
 """
 
+import functools
 import json
 import logging
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from pipeline.answers import keep_answers, keep_price
+from pipeline.answers import keep_answers
+from pipeline.billing import keep_price
 from pipeline.dataset import DatasetScan
 from pipeline.errors import JobError, RunFolderError
 from pipeline.parts import Layout
@@ -121,7 +123,7 @@ def _settle_prices(
         before = known[-1]["price"]
         price = None if before is None else Price.from_json(before)
         with folder.storage_errors():
-            folder.journal.change_outcomes(lambda outcome: keep_price(outcome, price))
+            folder.journal.change_outcomes(functools.partial(keep_price, price))
     return known if known and known[-1] == now else [*known, now]
 
 

@@ -15,6 +15,7 @@ provider, which are in the old one, are no longer known.
 """
 
 import hashlib
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,7 +43,8 @@ def user_files(env: Mapping[str, str], more: Path | None = None) -> list[Path]:
     for variable, below in (("XDG_CONFIG_HOME", _FILE), ("HOME", f".config/{_FILE}")):
         folder = Path(env.get(variable, ""))
         if folder.is_absolute():
-            found = [folder / below] if (folder / below).exists() else []
+            # One in a folder that we may not enter, as of another user's HOME, is none of ours.
+            found = [folder / below] if os.path.exists(folder / below) else []  # noqa: PTH110  (Path.exists raises there)
             break
     return [*found, more] if more is not None else found
 

@@ -1,6 +1,7 @@
 """`promptmill prices`."""
 
 import sys
+from datetime import date
 from itertools import groupby
 from pathlib import Path
 
@@ -28,14 +29,14 @@ def carry_out(
     else:
         console = Console(file=sys.stdout, width=_WIDTH, highlight=False, markup=False)
         for _, group in groupby(shown, key=lambda entry: entry.provider.name):
-            _show(console, list(group))
+            _show(console, list(group), today)
     if warning := stale_warning(shown, today):
         click.echo(f"promptmill: warning: {warning}", err=True)
     return 0
 
 
-def _show(console: Console, group: list[Entry]) -> None:
-    provider, route, today = group[0].provider, group[0].route, now().date()
+def _show(console: Console, group: list[Entry], today: date) -> None:
+    provider, route = group[0].provider, group[0].route
     console.print(f"{provider.name}: {provider.title}" + (f" ({provider.region})" if provider.region else ""))
     currency = provider.currency or "no currency"
     console.print(f"{currency} per 1,000,000 tokens, route {route}, version {provider.price_version}")
