@@ -9,6 +9,7 @@ its finish reason: a stream without one was cut, wherever it broke. What a forma
 import re
 from collections.abc import Callable
 from datetime import datetime
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import orjson
@@ -118,7 +119,7 @@ class Assembler:
         # Most events differ from the one before in one text alone, and in the usage so far where that comes with each.
         # The bytes around the two, once understood, need not be parsed again: `before` text `middle` counts `after`.
         self._before = self._middle = self._framed_before = _NEVER
-        self._after = self._framed_after = b""
+        self._after = self._framed_after = self._framed_ending = b""
         self._has_counts = False
         self._grows = 0, list[str]()  # the choice, and its text
         self._texts: list[bytes] = []  # what has come since, JSON-escaped as it came, and the last counts
@@ -134,11 +135,39 @@ class Assembler:
         self._left_bytes -= len(chunk)
         if self._left_bytes < 0:
             return
-        if self._parser.between and self._fits(chunk, self._framed_before, self._framed_after):
-            return
-        for event in self._parser.feed(chunk):
-            if not self._fits(event.data, self._before, self._after):
-                self._take(event)
+        at, size = 0, len(chunk)
+        while at < size:
+            if self._parser.between and (end := self._run(chunk, at)) > at:
+                at = end
+                continue
+            found = chunk.find(b"\n\n", at)
+            end = size if found < 0 else found + 2
+            for event in self._parser.feed(chunk[at:end]):
+                if not self._fits(event.data, self._before, self._after):
+                    self._take(event)
+            at = end
+
+    def _run(self, chunk: bytes, at: int) -> int:
+        """Keep the texts of events that fit the pattern, as many as stand one behind the other from here; where they end."""
+        before, ending = self._framed_before, self._framed_ending
+        if not chunk.startswith(before, at):
+            return at
+        if self._has_counts:
+            found = chunk.find(b"\n\n", at)
+            fits = found > 0 and self._fits(chunk[at : found + 2], before, self._framed_after)
+            return found + 2 if fits else at
+        texts, start, next_one = [], at + len(before), ending + before
+        while chunk.startswith(next_one, end := chunk.find(b'"', start)):
+            texts.append(chunk[start:end])
+            start = end + len(next_one)
+        if chunk.startswith(ending, end):
+            texts.append(chunk[start:end])
+        if not _STRING_INSIDE(b" ".join(texts)):
+            texts = list(takewhile(_STRING_INSIDE, texts))
+        if texts:
+            self._texts += texts
+            self._counts = b""
+        return at + sum(map(len, texts)) + len(texts) * len(next_one)
 
     def _fits(self, raw: bytes, before: bytes, after: bytes) -> bool:
         """Whether these bytes are the event that was learnt but for its text and counts; then those are kept."""
@@ -340,6 +369,7 @@ class Assembler:
             if found == ["?" + grows[1][-1]] == (scratch.content if is_content else scratch.reasoning):
                 self._before, self._middle, self._after = before, middle, after
                 self._framed_before, self._framed_after = b"data: " + before, after + b"\n\n"
+                self._framed_ending = middle + self._framed_after
                 self._has_counts, self._grows = has_counts, grows
 
     def _settle(self) -> None:

@@ -38,6 +38,7 @@ from pipeline.transport.seam import (
     tls_context,
     too_large,
 )
+from pipeline.transport.stream_tap import StreamTap
 
 
 class _Answer(NamedTuple):
@@ -78,10 +79,13 @@ class FastTransport:
             async with asyncio.timeout(endpoint.total_timeout_s):
                 connection = await self._connect(exchange)
                 try:
+                    tap = self._tap(connection, sink)
                     answer = await self._post(connection, request.body)
                     exchange.status, exchange.headers = answer.head.code, answer.head.headers
                     refused = refusal(endpoint, exchange, answer.head.headers)
-                    content = refused or await self._read(answer, exchange, sink)
+                    content = refused or await self._read(answer, exchange, sink, tap)
+                    if tap is not None:
+                        _untap(connection)
                 except BaseException:
                     _drop(connection)
                     raise
@@ -118,6 +122,15 @@ class FastTransport:
             exchange.written = True
             return connection
 
+    def _tap(self, connection: Connection, sink: Sink | None) -> StreamTap | None:
+        """Let a stream go to its sink by the shortest way, where there is one to come."""
+        protocol, transport = connection.protocol, connection.transport
+        if sink is None or protocol is None or transport is None:
+            return None
+        tap = StreamTap(protocol, sink, self._endpoint.max_response_bytes)
+        transport.set_protocol(tap)
+        return tap
+
     async def _post(self, connection: Connection, body: bytes) -> _Answer:
         protocol, transport = connection.protocol, connection.transport
         if protocol is None or transport is None or transport.is_closing():
@@ -150,19 +163,25 @@ class FastTransport:
         lines = [f"POST {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
         return "".join(f"{line}\r\n" for line in lines).encode("latin-1")
 
-    async def _read(self, answer: _Answer, exchange: Exchange, sink: Sink | None) -> bytes | Failure:
+    async def _read(
+        self, answer: _Answer, exchange: Exchange, sink: Sink | None, tap: StreamTap | None
+    ) -> bytes | Failure:
         if (
             sink is None and "content-length" in answer.head.headers
         ):  # within the bound: the head has been looked at
             return await answer.body.read()
         chunks: list[bytes] = []
         take = collector(exchange, sink, chunks)
-        left = self._endpoint.max_response_bytes
+        taken = 0
         async for chunk in answer.body.iter_any():
-            left -= len(chunk)
-            if left < 0:
+            taken += len(chunk)
+            if taken > (self._endpoint.max_response_bytes if tap is None else tap.left):
                 return too_large(self._endpoint, exchange)
             take(chunk)
+        if tap is not None and tap.error is not None:
+            raise tap.error
+        if tap is not None and tap.too_large:
+            return too_large(self._endpoint, exchange)
         return b"".join(chunks)
 
     async def aclose(self) -> None:
@@ -182,6 +201,11 @@ def _drop(connection: Connection) -> None:
     if connection.transport is not None:
         connection.transport.abort()
     connection.close()
+
+
+def _untap(connection: Connection) -> None:
+    if connection.transport is not None and connection.protocol is not None:
+        connection.transport.set_protocol(connection.protocol)
 
 
 def _is_writing(connection: Connection) -> bool:

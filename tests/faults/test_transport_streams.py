@@ -54,6 +54,67 @@ def test_a_piece_reaches_the_sink_before_the_next_one_is_sent(client: Client) ->
 
 
 @pytest.mark.parametrize(
+    "body",
+    [
+        b"B\r\n%b\r\n0011\r\n%b%b\r\n0\r\n\r\n" % (CHUNK, CHUNK, CHUNK[:6]),
+        b"b;size=11\r\n%b\r\n11\r\n%b%b\r\n0\r\n\r\n" % (CHUNK, CHUNK, CHUNK[:6]),
+        b"b\r\n%b\r\n11;last\r\n%b%b\r\n0;end\r\n\r\n" % (CHUNK, CHUNK, CHUNK[:6]),
+        b"b\r\n%b\r\n11\r\n%b%b\r\n0\r\nx-trailer: yes\r\n\r\n" % (CHUNK, CHUNK, CHUNK[:6]),
+    ],
+    ids=["plain", "extension at once", "extension later", "trailer"],
+)
+@pytest.mark.parametrize("apart", [1, 7, 10_000])
+def test_a_stream_is_read_however_it_is_framed_and_cut(client: Client, body: bytes, apart: int) -> None:
+    async def script(conn: Connection) -> None:
+        while await conn.read_request():
+            await conn.send(STREAM)
+            for at in range(0, len(body), apart):
+                await conn.send(body[at : at + apart])
+                await asyncio.sleep(0)
+
+    async def main() -> None:
+        async with serve(script) as server, client.open(server.url) as transport:
+            for _ in range(2):
+                pieces: list[bytes] = []
+                reply = await transport.send(request(), pieces.append)
+                assert isinstance(reply, Response)
+                assert (reply.body, b"".join(pieces)) == (b"", CHUNK * 2 + CHUNK[:6])
+            assert server.connections == 1
+
+    client.run(main())
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"zz\r\n", b"5\r\nabcdeXX0\r\n\r\n", b"-5\r\nabcde\r\n0\r\n\r\n"])
+def test_a_stream_with_broken_framing_is_a_failure_that_may_be_paid(client: Client, end: bytes) -> None:
+    async def main() -> None:
+        async with (
+            serve(answering(STREAM + FRAMED + end)) as server,
+            client.open(server.url, idle_timeout_s=5) as transport,
+        ):
+            reply = await transport.send(request(), lambda _: None)
+            assert isinstance(reply, Failure)
+            assert reply.code in ("cut_body", "bad_http")
+            assert reply.maybe_paid
+
+    client.run(main())
+
+
+def test_what_a_sink_raises_is_raised_where_the_answer_is_awaited(client: Client) -> None:
+    def sink(_: bytes) -> None:
+        raise ArithmeticError("a bug")
+
+    async def main() -> None:
+        async with (
+            serve(answering(STREAM + FRAMED * 3 + END)) as server,
+            client.open(server.url) as transport,
+        ):
+            with pytest.raises(ArithmeticError):
+                await transport.send(request(), sink)
+
+    client.run(main())
+
+
+@pytest.mark.parametrize(
     "head",
     [
         b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/event-stream\r\n",

@@ -561,8 +561,10 @@ LOOKALIKE = st.sampled_from(
 @example([("content", "x"), ("content", "\\"), ("content", '"'), ("content", "\\")])
 def test_texts_that_look_like_what_is_around_them_are_kept_as_they_are(pieces: list[tuple[str, str]]) -> None:
     events = [event({"x": "x", **delta(None, 0, **{field: text})}, model="content") for field, text in pieces]
-    found = ask(*events, event(delta("stop", content="")))
+    events.append(event(delta("stop", content="")))
+    found = ask(*events)
     assert isinstance(found, Completion)
+    assert ask(b"".join(events)) == found
     assert found.content == "".join(text for field, text in pieces if field == "content")
     assert (found.reasoning_content or "") == "".join(text for field, text in pieces if field != "content")
 
