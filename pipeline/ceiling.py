@@ -62,6 +62,13 @@ class Ceiling:
         self._answers = 0
         self._refused = 0
 
+    def allow(self, most: int) -> None:
+        """From now on so many are allowed; where it was this that held the run back, it goes on as from the start."""
+        if most > self.most == self.now:
+            self._phase, self._before, self._brought = _Phase.START, 0, 0.0
+            self.now = max(self.now, FIRST)
+        self.most, self.now = most, min(self.now, most)
+
     def changes(self, now_s: float, in_flight: int) -> None:
         """So many were in flight since the last call until now."""
         self._area += in_flight * (now_s - self._seen_s)
@@ -115,7 +122,7 @@ class Ceiling:
         self._from_s, self._area, self._answers, self._refused = now_s, 0.0, 0, 0
 
     def _move(self, ceiling: int, reason: str) -> None:
-        self.now, self.reason = ceiling, reason
+        self.now, self.reason = min(ceiling, self.most), reason
 
     def _judge(self, brought: float, latency_s: float) -> None:
         """What follows from a window in which the ceiling was reached: `brought` answers a second."""

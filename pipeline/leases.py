@@ -1,203 +1,225 @@
-"""Leases: how the limits of one account are shared between the processes of one user on one machine.
+"""Leases: how the limits of one account are divided between the processes of one user on one machine.
 
-A small SQLite file in the user's state folder. Each run that names the account has a row with what it wants and what it holds, a
-share of the whole between 0 and 1. Once a second it says that it lives and takes the share it may have now:
+A small SQLite file in the user's state folder. Each run that names the account has a row with what it wants and what it holds:
+shares of the whole, of requests, tokens and requests in flight. Once a second it says that it lives and takes what it may have:
 
-    fair:  weighted max-min: who wants less than its part leaves the rest to the others
+    fair:  `fair_shares`: by priority, and who wants less than its part leaves the rest to the others
     safe:  the others' shares + its own <= 1; what it is to have more it takes when they have let go of it, a beat later
 
-A process that is gone (kill -9) holds nothing from the next beat of another on; one that is silent, and cannot be seen from here,
-after `SILENT_S`. A pause that one was told (`Retry-After`) holds for all. Times are the machine's, since it was started.
+Of a rate a run may hold a little more than it uses, to grow into; what it does not use counts as free, as the common pace holds
+for all together. Of requests in flight all that is held counts.
+
+A process that has ended (kill -9) holds nothing from the next beat of another on; one that is silent, after `SILENT_S`. Times are
+the monotonic clock's, which all processes of a machine share and which stands still while it sleeps.
+
+Who holds how much for seconds is decided here; which of them sends at this instant, in `common_pace.py`.
 """
 
-import os
 import sqlite3
-import time
-from collections.abc import Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.databases import Transaction, is_damage
 from pipeline.errors import SetupError
+from pipeline.fair_shares import Shares, fair_shares
 from pipeline.private import make_private_file, make_private_folder
+from pipeline.processes import ProcessName, has_ended, this_process
 
 LEASES_NAME = "limits.sqlite"
 BEAT_S = 1.0
 SILENT_S = 5.0
-FREE = 0.01  # of the whole stays free, for what is on its way while shares change hands
-_PATIENCE_S = 10.0
+FREE = 0.01  # of the whole stays free, so that who comes can begin before the others' next beat
+SPARE = Shares(1.25, 1.25, 1.0)  # times what is wanted, for who wants less than all
+_PATIENCE_S = 2.0  # less than SILENT_S: who cannot say that it lives must know before others take its share
+_VERSION = 1
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS members (account TEXT NOT NULL, run TEXT NOT NULL, boot TEXT NOT NULL, space INTEGER NOT NULL,
-    pid INTEGER NOT NULL, started TEXT NOT NULL, beat_s REAL NOT NULL, weight REAL NOT NULL, wants REAL NOT NULL,
-    share REAL NOT NULL, limits TEXT NOT NULL, PRIMARY KEY (account, run)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS pauses (account TEXT PRIMARY KEY, boot TEXT NOT NULL, until_s REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS members (pool TEXT NOT NULL, run TEXT NOT NULL,
+    boot TEXT NOT NULL, space INTEGER NOT NULL, pid INTEGER NOT NULL, started TEXT NOT NULL,
+    beat_s REAL NOT NULL, weight REAL NOT NULL, requests_per_minute REAL, tokens_per_minute REAL,
+    wants_requests REAL NOT NULL, wants_tokens REAL NOT NULL, wants_in_flight REAL NOT NULL,
+    requests REAL NOT NULL, tokens REAL NOT NULL, in_flight REAL NOT NULL,
+    PRIMARY KEY (pool, run)) WITHOUT ROWID
 """
+_PUT = "INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_OTHERS = "SELECT * FROM members WHERE pool = ? AND boot = ? AND run <> ?"
+_DELETE = "DELETE FROM members WHERE pool = ? AND run = ?"
 
 
-class Wish(NamedTuple):
-    """What a run would use of the whole, from 0 to 1, and how much it matters beside the others."""
+class Rates(NamedTuple):
+    """Limits a minute; None where none is known."""
 
-    wants: float
+    requests_per_minute: float | None
+    tokens_per_minute: float | None
+
+    def __str__(self) -> str:
+        requests, tokens = ("any number of" if rate is None else f"{rate:,.0f}" for rate in self)
+        return f"{requests} requests and {tokens} tokens a minute"
+
+
+class Party(NamedTuple):
+    """A run that shares: the pool of limits it takes part in, its id, its weight beside others, and the limits its job names.
+
+    At `most` so many of its requests may be in flight.
+    """
+
+    pool: str
+    run: str
     weight: float
+    rates: Rates
+    most: int
 
 
 class Lease(NamedTuple):
-    """What a run has from now on: its share, a pause until a time of `machine_s` (0: none), and how many runs share.
+    """What a run has from now on: shares of `rates`, the least limits that any run of the pool names, and how many runs share.
 
-    `limits` are those that another run of the account names, where they are not its own.
+    `part` is its weight among all; `others` are limits that another run names, where they are not this one's.
     """
 
-    share: float
-    pause_until_s: float
+    shares: Shares
+    part: float
+    rates: Rates
     members: int
-    limits: str | None
+    others: Rates | None
 
 
-def fair_shares(wishes: Mapping[str, Wish]) -> dict[str, float]:
-    """Shares whose sum is 1 at most: each gets what it wants, or as much by its weight as all others that want more.
-
-    What nobody wants is spread by weight, so that who begins to want more has some at once.
-    """
-    shares: dict[str, float] = {}
-    left, open_ = 1.0, dict(wishes)
-    while open_:
-        weights = sum(wish.weight for wish in open_.values())
-        content = {
-            name: wish.wants for name, wish in open_.items() if wish.wants <= left * wish.weight / weights
-        }
-        if not content:
-            return shares | {name: left * wish.weight / weights for name, wish in open_.items()}
-        shares |= content
-        left = max(left - sum(content.values()), 0.0)
-        open_ = {name: wish for name, wish in open_.items() if name not in content}
-    weights = sum(wish.weight for wish in wishes.values())
-    return {name: share + left * wishes[name].weight / weights for name, share in shares.items()}
-
-
-def machine_s() -> float:
-    """Seconds since the machine was started, asleep or not, the same for all its processes."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+class _Member(NamedTuple):
+    run: str
+    process: ProcessName
+    beat_s: float
+    weight: float
+    rates: Rates
+    wants: Shares
+    shares: Shares
 
 
 class Leases:
-    """The file of leases as one run uses it. Each method is a transaction of about a millisecond; any thread may call them."""
+    """The file of leases as one run uses it. Each method is a transaction of a fraction of a millisecond, from any one thread."""
 
-    def __init__(self, file: Path, account: str, run: str, *, weight: float, limits: str) -> None:
+    def __init__(self, file: Path, party: Party, process: ProcessName | None = None) -> None:
         """Open the file, or make it. Raises SetupError where it cannot be used."""
-        self._account = account
-        self._run = run
-        self._weight = weight
-        self._limits = limits
-        self._boot, self._space, self._pid = _boot(), _pid_space(), os.getpid()
-        self._started = _started(self._pid)
+        self._file = file
+        self._party = party
+        self._process = this_process() if process is None else process
         try:
-            make_private_folder(file.parent)
-            make_private_file(file)
-            self._db = sqlite3.connect(
-                file, isolation_level=None, timeout=_PATIENCE_S, check_same_thread=False
-            )
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = OFF")  # after a loss of power nobody holds anything
-            self._db.executescript(_SCHEMA)
+            self._open()
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
         except (OSError, sqlite3.Error) as error:
-            damaged = isinstance(error, sqlite3.Error) and is_damage(error)
-            advice = "Remove it while no run goes on" if damaged else "Make it writable"
+            raise unusable(file, error) from error
+        if version != _VERSION:
+            self._db.close()
             raise SetupError(
-                f"the file by which runs share their limits, {file}, cannot be used: {error}. Nothing was sent. "
-                f"{advice}, or take [limits] account out"
-            ) from error
-
-    def beat(self, wants: float, pause_until_s: float = 0.0, now_s: float | None = None) -> Lease:
-        """Say that this run lives and what it would use of the whole; the share it has from now on. Raises sqlite3.Error."""
-        now_s = machine_s() if now_s is None else now_s
-        with Transaction(self._db):
-            self._let_go_of_the_gone(now_s)
-            held = self._others()
-            wishes = {run: Wish(others_wants, weight) for run, others_wants, weight, _, _ in held}
-            wishes[self._run] = Wish(min(max(wants, 0.0), 1.0), self._weight)
-            fair = fair_shares(wishes)[self._run] * (1 - FREE)
-            share = max(min(fair, 1 - sum(other[3] for other in held)), 0.0)
-            self._db.execute(
-                "INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    *(self._account, self._run, self._boot, self._space, self._pid, self._started, now_s),
-                    *(self._weight, wishes[self._run].wants, share, self._limits),
-                ),
+                f"runs share their limits by {file}, which another version of promptmill wrote (file {version}, here "
+                f"{_VERSION}): wait for the end of its runs and remove the file. Nothing was sent"
             )
-            pause_s = self._pause(pause_until_s, now_s)
-        other_limits = next((limits for *_, limits in held if limits != self._limits), None)
-        return Lease(share, pause_s, len(wishes), other_limits)
+
+    def beat(self, wants: Shares, now_s: float) -> Lease:
+        """Say that this run lives and what it would use of the whole; what it has from now on.
+
+        Raises OSError and sqlite3.Error where the file takes nothing; what was held before is held on.
+        """
+        self._look_at_file()
+        party = self._party
+        wants = Shares(*(min(max(want, 0.0), 1.0) for want in wants))
+        with Transaction(self._db):
+            others = list(self._others(now_s))
+            members = [
+                *others,
+                _Member(party.run, self._process, now_s, party.weight, party.rates, wants, wants),
+            ]
+            weights = {member.run: member.weight for member in members}
+            shares = []
+            for kind in range(len(Shares._fields)):
+                wanted = {member.run: member.wants[kind] for member in others}
+                fair = fair_shares(wanted | {party.run: min(wants[kind] * SPARE[kind], 1.0)}, weights)[
+                    party.run
+                ]
+                lends = SPARE[kind] > 1
+                free = 1 - sum(
+                    min(other.shares[kind], other.wants[kind]) if lends else other.shares[kind]
+                    for other in others
+                )
+                if lends and wants[kind] <= free:
+                    free = 1.0  # what it has to grow into is lent
+                shares.append(max(min(fair * (1 - FREE), free), 0.0))
+            self._db.execute(
+                _PUT,
+                (party.pool, party.run, *self._process, now_s, party.weight, *party.rates, *wants, *shares),
+            )
+        return Lease(
+            shares=Shares(*shares),
+            part=party.weight / sum(weights.values()),
+            rates=Rates(
+                *(_least(member.rates[kind] for member in members) for kind in range(len(Rates._fields)))
+            ),
+            members=len(members),
+            others=next((other.rates for other in others if other.rates != party.rates), None),
+        )
 
     def close(self) -> None:
-        """Give the share back."""
-        with suppress(sqlite3.Error):  # it falls to the others all the same, once this process has ended
-            self._db.execute("DELETE FROM members WHERE account = ? AND run = ?", (self._account, self._run))
+        """Give the shares back."""
+        with suppress(sqlite3.Error):  # they fall to the others all the same, once this process has ended
+            self._db.execute(_DELETE, (self._party.pool, self._party.run))
         self._db.close()
 
-    def _others(self) -> list[tuple[str, float, float, float, str]]:
-        return self._db.execute(
-            "SELECT run, wants, weight, share, limits FROM members WHERE account = ? AND run <> ?",
-            (self._account, self._run),
-        ).fetchall()
+    def _open(self) -> None:
+        make_private_folder(self._file.parent)
+        make_private_file(self._file)
+        inode = self._file.stat().st_ino
+        self._db = sqlite3.connect(
+            self._file, isolation_level=None, timeout=_PATIENCE_S, check_same_thread=False
+        )
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute(
+            "PRAGMA synchronous = NORMAL"
+        )  # nothing here outlasts the machine's start: no commit waits for the disk
+        with Transaction(self._db):
+            if not self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                self._db.execute(_SCHEMA)
+                self._db.execute(f"PRAGMA user_version = {_VERSION}")
+        self._inode = inode
 
-    def _pause(self, until_s: float, now_s: float) -> float:
-        row = self._db.execute(
-            "SELECT boot, until_s FROM pauses WHERE account = ?", (self._account,)
-        ).fetchone()
-        told_s = row[1] if row is not None and row[0] == self._boot else 0.0
-        if until_s > max(told_s, now_s):
-            self._db.execute(
-                "INSERT OR REPLACE INTO pauses VALUES (?, ?, ?)", (self._account, self._boot, until_s)
+    def _look_at_file(self) -> None:
+        """Somebody may have removed the file: those who hold it open and those who come later must not share twice."""
+        with suppress(FileNotFoundError):
+            if self._file.stat().st_ino == self._inode:
+                return
+        self._db.close()
+        self._open()
+
+    def _others(self, now_s: float) -> Iterable[_Member]:
+        """The others that live; rows of those that do not are removed.
+
+        Rows of another start of the machine hold nothing: they are of before, or of another machine on the same network folder.
+        """
+        for row in self._db.execute(
+            _OTHERS, (self._party.pool, self._process.boot, self._party.run)
+        ).fetchall():
+            member = _Member(
+                run=row[1],
+                process=ProcessName(*row[2:6]),
+                beat_s=row[6],
+                weight=row[7],
+                rates=Rates(*row[8:10]),
+                wants=Shares(*row[10:13]),
+                shares=Shares(*row[13:16]),
             )
-        return max(told_s, until_s)
-
-    def _let_go_of_the_gone(self, now_s: float) -> None:
-        members = self._db.execute(
-            "SELECT run, boot, space, pid, started, beat_s FROM members WHERE account = ? AND run <> ?",
-            (self._account, self._run),
-        ).fetchall()
-        for run, boot, space, pid, started, beat_s in members:
-            gone = boot != self._boot or not -1 <= now_s - beat_s <= SILENT_S
-            if not gone and space == self._space:
-                gone = _started(pid) != started
-            if gone:
-                self._db.execute("DELETE FROM members WHERE account = ? AND run = ?", (self._account, run))
+            if abs(now_s - member.beat_s) > SILENT_S or has_ended(member.process):
+                self._db.execute(_DELETE, (self._party.pool, member.run))
+            else:
+                yield member
 
 
-def _boot() -> str:
-    """What names this start of the machine; empty where it has no name."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
+def unusable(file: Path, error: OSError | sqlite3.Error) -> SetupError:
+    """What to tell who runs a job whose limits cannot be shared."""
+    damaged = isinstance(error, sqlite3.Error) and is_damage(error)
+    advice = "Remove it while no run goes on: nothing in it outlasts a run" if damaged else "Make it writable"
+    return SetupError(
+        f"runs share their limits by {file}, which cannot be used: {error}. Nothing was sent. {advice}, or take "
+        "[limits] account out"
+    )
 
 
-def _pid_space() -> int:
-    """What names the space of process numbers, which containers have of their own; 0 where there is but one."""
-    try:
-        return Path("/proc/self/ns/pid").stat().st_ino
-    except OSError:
-        return 0
-
-
-def _started(pid: int) -> str:
-    """When a process was started, so that another of the same number is not taken for it; empty where there is none."""
-    try:
-        said = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return "" if not _lives(pid) else "?"
-    fields = said.rpartition(")")[2].split()
-    return "" if fields[0] == "Z" else fields[19]  # the 22nd in all (proc(5)); a zombie does nothing more
-
-
-def _lives(pid: int) -> bool:
-    if Path("/proc/self/stat").exists():
-        return False
-    try:  # no /proc: macOS
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _least(rates: Iterable[float | None]) -> float | None:
+    return min((rate for rate in rates if rate is not None), default=None)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 from pipeline.ceiling import Ceiling
+from pipeline.fair_shares import IN_FLIGHT, REQUESTS, TOKENS, WHOLE, Shares
 from pipeline.pace import CATCH_UP_S, Pace
 from pipeline.quota_search import Cut
 
@@ -70,6 +71,21 @@ class Gate(Protocol):
         """
 
 
+class Turn(NamedTuple):
+    """Whether it is the turn of who asks: 0 seconds to wait, and it is taken. Else what keeps it, as an index of `Shares`."""
+
+    wait_s: float
+    kept_by: int | None = None
+
+
+class Common(Protocol):
+    """A pace kept together with other processes (`common_pace.py`); times are the loop's."""
+
+    def take(self, now_s: float, tokens: int) -> Turn: ...
+    def settle(self, unused_tokens: float) -> None: ...
+    def cool(self, now_s: float, until_s: float) -> None: ...
+
+
 class Admitted(NamedTuple):
     """What went through the gate, as reserved."""
 
@@ -97,7 +113,10 @@ class LocalGate:
         self._tokens = Pace("tokens", _per_s(limits.tokens_per_minute), now_s)
         self._ceiling = Ceiling(limits.max_concurrency, now_s)
         self._note = note or (lambda what: log.info("limits: %s", what))
-        self._share = 1.0
+        self._most = limits.max_concurrency
+        self._shares = WHOLE
+        self._common: Common | None = None
+        self._held_back_s, self._turns_s = [0.0] * len(WHOLE), [0.0] * len(WHOLE)
 
         self._turn = asyncio.Lock()
         self._woken: asyncio.Future[None] | None = None  # the head of the line, waiting
@@ -125,7 +144,7 @@ class LocalGate:
 
     @property
     def ceiling(self) -> int:
-        return max(1, int(self._ceiling.now * self._share))
+        return self._ceiling.now
 
     @property
     def cooling_until_s(self) -> float | None:
@@ -150,14 +169,36 @@ class LocalGate:
             _per_minute(self._requests.found_per_s(now_s)), _per_minute(self._tokens.found_per_s(now_s))
         )
 
-    def set_share(self, share: float) -> None:
-        """From now on this process has so much of the limits (0 < share <= 1); the rest is for others."""
-        if not 0 < share <= 1:
-            raise ValueError(f"share must be above 0 and at most 1, not {share!r}")
-        self._share = share
-        self._requests.set_share(share)
-        self._tokens.set_share(share)
+    @property
+    def shares(self) -> Shares:
+        return self._shares
+
+    @property
+    def held_back_s(self) -> Shares:
+        """Seconds in all that the head of the line waited for its own requests, tokens, and for one in flight to end."""
+        return Shares(*self._held_back_s)
+
+    @property
+    def turns_s(self) -> Shares:
+        """Seconds in all that it waited for its turn among processes, by what the whole of them had too little of."""
+        return Shares(*self._turns_s)
+
+    def set_share(self, shares: Shares) -> None:
+        """From now on this process has so much of the limits (each above 0 and at most 1); the rest is for others."""
+        if not all(0 < share <= 1 for share in shares):
+            raise ValueError(f"shares must be above 0 and at most 1, not {shares!r}")
+        now_s = asyncio.get_running_loop().time()
+        self._shares = shares
+        self._requests.set_share(now_s, shares.requests)
+        self._tokens.set_share(now_s, shares.tokens)
+        self._ceiling.allow(max(1, int(self._most * shares.in_flight)))
         self._wake()
+
+    def join(self, common: Common) -> None:
+        """From now on requests also take their turn among those of other processes."""
+        self._common = common
+        self._requests.join()
+        self._tokens.join()
 
     def cool_until(self, until_s: float) -> None:
         """Admit nothing before the loop's time `until_s`: another process that shares the limits was told to wait."""
@@ -172,7 +213,7 @@ class LocalGate:
         try:
             await self._turn.acquire()
             try:
-                await self._until_admissible()
+                await self._until_admissible(tokens)
                 # No await from here on: who is admitted holds its slot, and who is cancelled holds nothing.
                 self._admit(tokens)
             finally:
@@ -193,6 +234,8 @@ class LocalGate:
         self._wake()
         if actual_tokens is not None and actual_tokens != reserved_tokens:
             self._tokens.settle(now_s, reserved_tokens - actual_tokens)
+            if self._common is not None:
+                self._common.settle(reserved_tokens - actual_tokens)
 
     def slow(self, bucket: Bucket, retry_after_s: float | None, admitted_s: float | None = None) -> None:
         now_s = asyncio.get_running_loop().time()
@@ -227,22 +270,31 @@ class LocalGate:
     def _cool(self, now_s: float, pause_s: float, why: str) -> None:
         if now_s + pause_s > self._cooling_until_s:
             self.cool_until(now_s + pause_s)
+            if self._common is not None:
+                self._common.cool(now_s, now_s + pause_s)
             self._note(f"nothing is sent for {pause_s:.1f} s: {why}")
 
-    async def _until_admissible(self) -> None:
+    async def _until_admissible(self, tokens: int) -> None:
         """Return only when slot, cool-down and pace allow it at the same instant: after each wait all is looked at."""
         loop = asyncio.get_running_loop()
         while True:
             now_s = loop.time()
             if self._in_flight >= self.ceiling:
                 await self._change(loop, None)
+                self._held_back_s[IN_FLIGHT] += loop.time() - now_s
             elif (pause_s := self._cooling_until_s - now_s) > 0:
                 await self._change(loop, now_s + pause_s)
             elif (pause_s := self._tokens.wait_s(now_s)) > _AT_ONCE_S:
                 await self._change(loop, now_s + pause_s)
                 self._waited_for_tokens_s = loop.time()
+                self._held_back_s[TOKENS] += loop.time() - now_s
             elif (pause_s := self._requests.wait_s(now_s)) > _AT_ONCE_S:
                 await self._change(loop, now_s + pause_s)
+                self._held_back_s[REQUESTS] += loop.time() - now_s
+            elif self._common is not None and (turn := self._common.take(now_s, tokens)).wait_s > 0:
+                await self._change(loop, now_s + turn.wait_s)
+                if turn.kept_by is not None:
+                    self._turns_s[turn.kept_by] += loop.time() - now_s
             else:
                 return
 

@@ -21,6 +21,8 @@ CATCH_UP_S = 1.0
 CATCH_UP_FROM_PER_S = 4.0
 LONGEST_DEBT_S = 60.0  # the provider's own window: what was used before it no longer counts
 IDLE_S = 5.0
+# Seconds' worth of its share that a process may have waited while it was the turn of others, and has in good.
+JOINED_CATCH_UP_S = 20.0
 
 
 class Pace:
@@ -37,10 +39,18 @@ class Pace:
         self._lapsed_s = 0.0
         self._second: deque[float] = deque()  # of requests, when those of the last second went
         self._mean = 1.0  # of the latest amounts
+        self._joined = False
 
-    def set_share(self, share: float) -> None:
-        """From now on this process has so much of the quota; what was learnt moves with it."""
+    def set_share(self, now_s: float, share: float) -> None:
+        """From now on this process has so much of the quota; what was learnt moves with it, and what is still to be paid."""
+        before = self._search.rate_per_s
         self._search.set_share(share)
+        if self._free_s > now_s and math.isfinite(before):
+            self._pay(now_s, (self._free_s - now_s) * (before / self._search.rate_per_s - 1))
+
+    def join(self) -> None:
+        """From now on requests also take their turn among those of other processes, whose pace keeps to the seconds."""
+        self._joined = True
 
     def rate_per_s(self, now_s: float) -> float:
         """What may go a second; infinite where no limit is known and nothing was refused."""
@@ -60,7 +70,7 @@ class Pace:
     def wait_s(self, now_s: float) -> float:
         """Seconds until the next may go; 0 or less: now."""
         wait_s = self._free_s - now_s
-        if self._unit == "requests":
+        if self._unit == "requests" and not self._joined:
             second = self._second
             while second and second[0] <= now_s - 1.0:
                 second.popleft()
@@ -73,7 +83,13 @@ class Pace:
         if now_s - max(self._last_s, self._free_s) > IDLE_S:
             self._ramp_s = now_s
         rate = self.rate_per_s(now_s)
-        catch_up_s = CATCH_UP_S if late and rate >= CATCH_UP_FROM_PER_S else LATE_S
+        catch_up_s = (
+            CATCH_UP_S
+            if late and rate >= CATCH_UP_FROM_PER_S
+            else JOINED_CATCH_UP_S
+            if self._joined
+            else LATE_S
+        )
         if now_s - self._ramp_s < RAMP_S:
             catch_up_s = 0.0
         lapsed_s = now_s - catch_up_s - self._free_s
@@ -83,7 +99,7 @@ class Pace:
         self._pay(now_s, self._paid_in_s(now_s, rate, amount))
         self._last_s = now_s
         self._mean += 0.02 * (amount - self._mean)
-        if self._unit == "requests":
+        if self._unit == "requests" and not self._joined:
             self._second.append(now_s)
         self._search.went(now_s, amount)
 

@@ -4,19 +4,29 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
+from pipeline.common_pace import CommonPace, pace_name
 from pipeline.errors import SetupError
-from pipeline.leases import BEAT_S, LEASES_NAME, Lease, Leases, machine_s
-from pipeline.limits import Admitted
+from pipeline.fair_shares import WHOLE, Shares
+from pipeline.leases import BEAT_S, LEASES_NAME, Lease, Leases, Party, Rates, unusable
+from pipeline.limits import Admitted, Common
 from pipeline.plan import Plan
 
-MARGIN = 1.25  # times what it used of late: room to grow until the next beat
-LEAST_WANTED = 0.02
-FIRST_TRIES = 5  # beats until the others have let go of what a new run is to have
-UNHEARD_S = 3.0  # without a beat others take this run's share; before that it keeps to little of it
+IN_FLIGHT_SPARE = Shares(
+    1.0, 1.0, 1.25
+)  # times what is in flight; of rates the leases have something to spare
+LEAST = 0.002  # of the whole: with less a run does not begin
+LOOKS, FIRST_LOOKS = 10, 3  # seconds that are looked back at, and those at the start, when all is wanted
+# Of the time: where a run's line is held back so long by what it has of a kind, it wants more of it. Where it only waits for its
+# turn, the whole of all runs is used up: it wants more where it comes to about its part by weight.
+BINDS, ITS_PART = 0.25, 0.9
+COMING_S = 0.25  # between the beats of a run that has yet to get its part
+TOLD = 0.1  # of a share: a change of less is not told
 log = logging.getLogger("promptmill")
 
 
@@ -24,100 +34,174 @@ class SharedGate(Protocol):
     """What sharing needs of a gate (`limits.LocalGate`)."""
 
     @property
-    def waiting(self) -> int: ...
+    def in_flight(self) -> int: ...
     @property
     def cooling_until_s(self) -> float | None: ...
     @property
     def admitted(self) -> Admitted: ...
-    def set_share(self, share: float) -> None: ...
+    @property
+    def held_back_s(self) -> Shares: ...
+    @property
+    def turns_s(self) -> Shares: ...
+    @property
+    def shares(self) -> Shares: ...
+    def set_share(self, shares: Shares) -> None: ...
     def cool_until(self, until_s: float) -> None: ...
+    def join(self, common: Common) -> None: ...
+
+
+class _Look(NamedTuple):
+    at_s: float
+    admitted: Admitted
+    in_flight: int
+    held_back_s: Shares
+    turns_s: Shares
 
 
 class Appetite:
-    """What a run would use of the whole account, from what it used since the last look."""
+    """What a run would use of the whole, from what it used in the last ten seconds. `most` may be in flight in all."""
 
-    def __init__(self, gate: SharedGate, requests_per_s: float | None, tokens_per_s: float | None) -> None:
+    def __init__(self, gate: SharedGate, most: int) -> None:
         self._gate = gate
-        self._per_s = requests_per_s, tokens_per_s
-        self._before = gate.admitted
-        self._before_s: float | None = None
+        self._most = most
+        self._looks: deque[_Look] = deque(maxlen=LOOKS + 1)
+        self._wants = WHOLE
 
-    def look(self, now_s: float) -> float:
-        """From 0 to 1. Who has a line before its gate wants all it can get."""
-        before, since_s = self._before, self._before_s
-        self._before, self._before_s = self._gate.admitted, now_s
-        if since_s is None or now_s <= since_s or self._gate.waiting:
-            return 1.0
+    def look(self, now_s: float, rates: Rates, part: float) -> Shares:
+        """Once a beat; `rates` are the whole's, `part` is this run's by weight.
+
+        While nothing may be sent it tells nothing: what was wanted before holds.
+        """
+        gate = self._gate
+        if gate.cooling_until_s is not None:
+            self._looks.clear()
+        else:
+            self._looks.append(_Look(now_s, gate.admitted, gate.in_flight, gate.held_back_s, gate.turns_s))
+            if len(self._looks) > FIRST_LOOKS:
+                self._wants = self._wanted(self._used(rates), part)
+        return self._wants
+
+    def _used(self, rates: Rates) -> list[float | None]:
+        """Of the whole, over the seconds looked back at; None where nobody knows the whole."""
+        first, last = self._looks[0], self._looks[-1]
+        minutes = (last.at_s - first.at_s) / 60
         used = [
-            (now - then) / (now_s - since_s) / per_s
-            for now, then, per_s in zip(self._before, before, self._per_s, strict=True)
-            if per_s is not None
+            None if rate is None else (now - then) / minutes / rate
+            for now, then, rate in zip(last.admitted, first.admitted, rates, strict=True)
         ]
-        return min(max(MARGIN * max(used, default=1.0), LEAST_WANTED), 1.0)
+        return [*used, max(look.in_flight for look in self._looks) / self._most]
+
+    def _wanted(self, used: Sequence[float | None], part: float) -> Shares:
+        """All of what holds the run back, and of the rest as much as it uses.
+
+        Of a rate that is searched for, always all: shares only scale what is found, and where others leave some, more is found.
+        """
+        first, last = self._looks[0], self._looks[-1]
+        for_s = BINDS * (last.at_s - first.at_s)
+        wants = []
+        for kind, amount in enumerate(used):
+            own = last.held_back_s[kind] - first.held_back_s[kind] >= for_s
+            turn = last.turns_s[kind] - first.turns_s[kind] >= for_s
+            if amount is None or own or (turn and amount >= ITS_PART * part):
+                wants.append(1.0)
+            else:
+                wants.append(max(amount * IN_FLIGHT_SPARE[kind], 2 * LEAST))
+        return Shares(*wants)
 
 
 class Sharing:
-    """The beats of one run. `note` is told of each new share and of limits that differ."""
+    """The beats of one run. `note` is told of new shares, and of limits that differ."""
 
-    def __init__(
-        self, gate: SharedGate, leases: Leases, appetite: Appetite, note: Callable[[str], None]
-    ) -> None:
+    def __init__(self, gate: SharedGate, party: Party, state: Path, note: Callable[[str], None]) -> None:
+        """Open the files of the state folder, or make them. Raises SetupError where they cannot be used."""
         self._gate = gate
-        self._leases = leases
-        self._appetite = appetite
+        self._party = party
+        self._state = state
         self._note = note
-        self._said = ""
+        self._appetite = Appetite(gate, party.most)
+        self._leases = Leases(state / LEASES_NAME, party)
+        try:
+            self._common = CommonPace(state / pace_name(party.pool), party.rates)
+        except OSError as error:
+            self._leases.close()
+            raise unusable(state, error) from error
+        self._part = 1.0
+        self._said: Shares | None = None
+        self._said_others: Rates | None = None
+        self._troubled = False
         # Its own: a beat must not wait behind parts that are being written.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="leases")
 
     async def begin(self) -> None:
-        """Wait until the others have let go of this run's share, some beats at most. Raises sqlite3.Error."""
-        lease = await self._beat()
-        for _ in range(FIRST_TRIES):
-            if lease.share >= 0.5 / lease.members:
-                break
-            await asyncio.sleep(BEAT_S)
-            lease = await self._beat()
-        if lease.limits is not None:
-            self._note(
-                f"another run of this account names other limits ({lease.limits}): each keeps to its share of its own"
-            )
-        if lease.share <= 0:
-            self._gate.set_share(LEAST_WANTED)
+        """Take a share, and come back once there is one to begin with. Raises SetupError where the files cannot be used."""
+        try:
+            while not await self._beat():  # noqa: ASYNC110  (it is other processes that are waited for)
+                await asyncio.sleep(COMING_S)
+        except (OSError, sqlite3.Error) as error:
+            raise unusable(self._state, error) from error
+        self._gate.join(self._common)
 
     async def keep(self) -> None:
-        """Beat until cancelled."""
-        loop = asyncio.get_running_loop()
-        heard_s = loop.time()
+        """Beat until cancelled. Where the file fails meanwhile, this run keeps what it has: the common pace still holds."""
         while True:
             await asyncio.sleep(BEAT_S)
             try:
                 await self._beat()
-                heard_s = loop.time()
-            except sqlite3.Error as error:
-                if loop.time() - heard_s > UNHEARD_S:
-                    log.warning("the account's limits cannot be shared at present: %s", error)
-                    self._gate.set_share(LEAST_WANTED)
+                self._troubled = False
+            except (sqlite3.Error, OSError) as error:
+                if not self._troubled:
+                    log.warning("the account's limits cannot be divided anew at present: %s", error)
+                self._troubled = True
 
     async def end(self) -> None:
         """Give the share back."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._leases.close)
         self._thread.shutdown()
+        self._common.close()
 
-    async def _beat(self) -> Lease:
-        loop, cooling_s = asyncio.get_running_loop(), self._gate.cooling_until_s
-        pause_until_s = 0.0 if cooling_s is None else machine_s() + cooling_s - loop.time()
-        wants = self._appetite.look(loop.time())
-        lease = await loop.run_in_executor(self._thread, self._leases.beat, wants, pause_until_s)
-        if lease.share > 0:
-            self._gate.set_share(lease.share)
-        if (left_s := lease.pause_until_s - machine_s()) > 0:
-            self._gate.cool_until(loop.time() + left_s)
-        said = f"{lease.share:.0%} of the account's limits, which {lease.members} runs share"
-        if said != self._said and (lease.members > 1 or self._said):
-            self._note(said)
-        self._said = said
-        return lease
+    async def _beat(self) -> bool:
+        """Say what is wanted and take what may be had; whether it is enough to send anything."""
+        loop = asyncio.get_running_loop()
+        wants = self._appetite.look(loop.time(), self._common.rates, self._part)
+        lease = await loop.run_in_executor(self._thread, self._leases.beat, wants, loop.time())
+        self._common.rates, self._part = lease.rates, lease.part
+        self._common.look_at_file()
+        if (cooling_until_s := self._common.look(loop.time())) > loop.time():
+            self._gate.cool_until(cooling_until_s)
+        if (trouble := self._common.trouble) is not None:
+            self._common.trouble = None
+            raise trouble
+        shares = self._of_own(lease)
+        self._say(lease, shares)
+        if min(shares) < LEAST:
+            return False
+        if shares != self._gate.shares:
+            self._gate.set_share(shares)
+        return True
+
+    def _of_own(self, lease: Lease) -> Shares:
+        """The shares as parts of the limits that this run's own job names, which may be larger than another's."""
+        ratios = [
+            1.0 if own is None or least is None else least / own
+            for own, least in zip(self._party.rates, lease.rates, strict=True)
+        ]
+        return Shares(*(share * ratio for share, ratio in zip(lease.shares, [*ratios, 1.0], strict=True)))
+
+    def _say(self, lease: Lease, shares: Shares) -> None:
+        if lease.others is not None and lease.others != self._said_others:
+            self._note(
+                f"another run of this account names {lease.others}, this one {self._party.rates}: "
+                "the smaller ones hold for both. Name the same in both jobs"
+            )
+        self._said_others = lease.others
+        said = self._said
+        if said is None or any(abs(now - then) > TOLD * then for now, then in zip(shares, said, strict=True)):
+            if said is not None or lease.members > 1:
+                self._note(
+                    f"{lease.members} runs share the account's limits: this one has {shares.requests:.0%} of the requests, "
+                    f"{shares.tokens:.0%} of the tokens and {shares.in_flight:.0%} of those in flight"
+                )
+            self._said = shares
 
 
 def shared_limits(
@@ -132,23 +216,26 @@ def shared_limits(
             "[limits] account is kept in the user's state folder, which nothing names: set XDG_STATE_HOME or HOME "
             "to an absolute path. Nothing was sent"
         )
-    rates = {"requests": target.requests_per_minute, "tokens": target.tokens_per_minute}
-    said = ", ".join(
-        f"{'any number of' if rate is None else f'{rate:,.0f}'} {what} a minute"
-        for what, rate in rates.items()
+    # A provider's limits are those of an account and a model, and each of its regions counts by itself.
+    party = Party(
+        pool=f"{section.account} {target.model_name} {target.identity}",
+        run=run_id,
+        weight=section.priority,
+        rates=Rates(target.requests_per_minute, target.tokens_per_minute),
+        most=target.max_concurrency,
     )
-    leases = Leases(state / LEASES_NAME, section.account, run_id, weight=section.priority, limits=said)
-    return sharing(
-        gate, leases, Appetite(gate, *(None if rate is None else rate / 60 for rate in rates.values())), note
-    )
+    return sharing(gate, party, state, note)
 
 
 @contextlib.asynccontextmanager
 async def sharing(
-    gate: SharedGate, leases: Leases, appetite: Appetite, note: Callable[[str], None]
+    gate: SharedGate, party: Party, state: Path, note: Callable[[str], None]
 ) -> AsyncIterator[None]:
-    """Share the account's limits while the block runs; it begins once this run has its share."""
-    shared = Sharing(gate, leases, appetite, note)
+    """Share the limits of a pool while the block runs; it begins once this run has a share.
+
+    Raises SetupError where the files of the `state` folder cannot be used.
+    """
+    shared = Sharing(gate, party, state, note)
     try:
         await shared.begin()
         beating = asyncio.create_task(shared.keep())

@@ -6,7 +6,7 @@ import grimp
 import pytest
 
 LAYERS: list[set[str]] = [
-    {"records", "errors", "private", "masking", "sandbox", "streams", "proxies"},
+    {"records", "errors", "private", "masking", "sandbox", "streams", "proxies", "fair_shares", "processes"},
     {"s3"},
     {
         "failure_codes",
@@ -45,6 +45,7 @@ LAYERS: list[set[str]] = [
         "monthly",
         "journal",
         "leases",
+        "common_pace",
         "run_lock",
         "parts",
         "progress",
@@ -78,6 +79,8 @@ WITHIN_LEVEL = {
     ("jobspec", "schedule"),  # a job's hours
     ("run_folder", "answers"),  # outcomes are read back out of parts
     ("history", "databases"),  # one of the journal's tables
+    ("common_pace", "leases"),  # the rates that both go by
+    ("common_pace", "limits"),  # a gate asks it, and is answered in the gate's words
     ("journal", "kept"),  # tables of one file, in transactions of one owner
     ("billing", "pricing"),  # many outcomes by the rule of one answer
     ("jobspec", "catalog"),  # a job's target is looked up in the catalogue

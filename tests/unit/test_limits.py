@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from pipeline.limits import Limits, LocalGate
+from pipeline.fair_shares import REQUESTS, WHOLE, Shares
+from pipeline.limits import Limits, LocalGate, Turn
 from pipeline.quota_search import HEADROOM
 from tests.support.clock import run_virtual
 from tests.support.windows import heaviest_window
@@ -590,10 +591,10 @@ def test_after_a_long_pause_requests_start_as_gently_as_at_first() -> None:
 def test_a_share_of_the_limits_holds_at_once(limits: dict[str, float], tokens: int) -> None:
     async def main() -> None:
         gate = await warm(**limits)
-        gate.set_share(0.25)
+        gate.set_share(Shares(0.25, 0.25, 1))
         quarter = await saturate(gate, endless(tokens), for_s=40)
         assert len(quarter) == pytest.approx(100, rel=0.05)
-        gate.set_share(1)
+        gate.set_share(WHOLE)
         assert len(await saturate(gate, endless(tokens), for_s=10)) == pytest.approx(100, rel=0.05)
 
     run_virtual(main())
@@ -602,18 +603,101 @@ def test_a_share_of_the_limits_holds_at_once(limits: dict[str, float], tokens: i
 def test_a_share_is_one_of_the_slots_too_and_leaves_one_at_least() -> None:
     async def main() -> None:
         gate = gate_of(rpm=60_000, slots=8)
-        gate.set_share(0.5)
+        gate.set_share(Shares(1, 1, 0.5))
         line = Line(gate, held=True)
         for n in range(8):
             line.send(str(n))
         await settled()
         assert gate.in_flight == gate.ceiling == 4
-        gate.set_share(1)  # the head waits already
+        gate.set_share(WHOLE)  # the head waits already
         await settled()
         assert gate.in_flight == 8
-        gate.set_share(0.001)
+        gate.set_share(Shares(1, 1, 0.001))
         assert gate.ceiling == 1
         await line.done()
+
+    run_virtual(main())
+
+
+def test_a_share_that_grows_takes_the_waiting_head_with_it() -> None:
+    async def main() -> None:
+        gate = await warm(rpm=600)
+        gate.set_share(Shares(0.01, 1, 1))
+        line = Line(gate)
+        line.send("paid for at the small share")
+        line.send("head")
+        await asyncio.sleep(1)
+        grown_s = now()
+        gate.set_share(WHOLE)
+        await line.done()
+        assert now() - grown_s <= 0.25  # it would have waited for ten seconds
+
+    run_virtual(main())
+
+
+def test_a_run_that_was_held_back_by_its_share_in_flight_goes_on_as_from_the_start() -> None:
+    async def main() -> None:
+        gate = gate_of(slots=1_000)
+        gate.set_share(Shares(1, 1, 0.01))
+        assert gate.ceiling == 10
+        gate.set_share(Shares(1, 1, 0.5))
+        assert gate.ceiling == 64
+
+        async def ask() -> None:
+            while True:
+                await gate.acquire(1)
+                await asyncio.sleep(1)
+                gate.release(1, 1)
+
+        asking = [asyncio.create_task(ask()) for _ in range(1_000)]
+        await asyncio.sleep(20)
+        assert gate.ceiling == 500
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+    run_virtual(main())
+
+
+class Turns:
+    """A common pace that lets a request go each second, whoever asks."""
+
+    def __init__(self) -> None:
+        self.next_s = -math.inf
+        self.unused = 0.0
+        self.cooled: list[float] = []
+
+    def take(self, now_s: float, tokens: int) -> Turn:
+        if now_s < self.next_s:
+            return Turn(self.next_s - now_s, REQUESTS)
+        self.next_s = now_s + 1
+        return Turn(0.0)
+
+    def settle(self, unused_tokens: float) -> None:
+        self.unused += unused_tokens
+
+    def cool(self, now_s: float, until_s: float) -> None:
+        self.cooled.append(until_s - now_s)
+
+
+def test_a_gate_that_shares_takes_turns_and_has_in_good_what_it_waited_for() -> None:
+    async def main() -> None:
+        gate, turns = await warm(rpm=60), Turns()
+        gate.join(turns)
+        gate.set_share(Shares(0.5, 1, 1))
+        turns.next_s = now() + 5  # it is the others' turn
+        line = Line(gate)
+        for n in range(4):
+            line.send(str(n))
+        await line.done()
+        assert [at_s for at_s, _ in line.admitted][:3] == pytest.approx([5, 6, 7])
+        assert gate.turns_s == pytest.approx((8, 0, 0), abs=0.1)
+        assert gate.held_back_s.requests <= 1
+        await gate.acquire(100)
+        gate.release(100, 30)
+        gate.slow("requests", 8)
+        assert turns.unused == 70
+        assert turns.cooled == pytest.approx([8])
 
     run_virtual(main())
 
@@ -622,7 +706,7 @@ def test_a_share_is_one_of_the_slots_too_and_leaves_one_at_least() -> None:
 def test_a_share_is_a_part_of_one(share: float) -> None:
     async def main() -> None:
         with pytest.raises(ValueError, match="share"):
-            gate_of().set_share(share)
+            gate_of().set_share(Shares(1, share, 1))
 
     run_virtual(main())
 
