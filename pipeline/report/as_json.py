@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline import __version__
 from pipeline.report.facts import MEASURES, About, Cell, LabelFacts, RepricedFacts, RunFacts, Sums, summed
+from pipeline.report.foreseen import compared
 from pipeline.report.labelled import agreement, per_label
 from pipeline.report.many import Together
 from pipeline.report.spread import Spread
@@ -48,6 +49,7 @@ def _run(facts: RunFacts) -> Json:
         "dearest": [row._asdict() for row in facts.dearest.rows],
         "labels": None if facts.labels is None else _labels(facts.labels),
         "elsewhere": None if facts.repriced is None else _repriced(facts.repriced),
+        "estimate": None if facts.estimate is None else _estimate(facts),
         "moments": [moment._asdict() for moment in facts.moments_kept],
         "events": [event._asdict() for event in facts.events],
         "over_time": {
@@ -136,6 +138,18 @@ def _repriced(facts: RepricedFacts) -> Json:
         "answers": facts.answered,
         "cost": facts.priced_cost,
         "unpriced": {reason.name.lower(): count for reason, count in facts.unpriced.items()},
+    }
+
+
+def _estimate(facts: RunFacts) -> Json:
+    estimate = facts.estimate
+    return {
+        "source": estimate and estimate.source,
+        "source_rows": estimate and estimate.source_rows,
+        "figures": [
+            {"figure": one.figure, **one.expected._asdict(), "actual": one.actual, "within": one.holds}
+            for one in compared(facts)
+        ],
     }
 
 

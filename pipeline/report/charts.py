@@ -6,7 +6,7 @@ from decimal import Decimal
 from itertools import accumulate
 
 from pipeline.records import Status
-from pipeline.report import drawing, over_time
+from pipeline.report import drawing, foreseen, over_time
 from pipeline.report.drawing import Axis, Chart, Point, limit_note, near
 from pipeline.report.facts import Cell, MomentSums, RunFacts, Sums, summed
 from pipeline.report.many import Together
@@ -29,6 +29,7 @@ def of_one_run(facts: RunFacts) -> Iterator[Chart]:
         yield _rows_a_minute(facts, bins)
         if not kept:
             yield from _by_rows(facts, bins)
+    yield from foreseen.charts(facts)
     yield from _spreads(facts.spread)
     yield from _counts(facts.cells)
 

@@ -199,6 +199,53 @@ def bars(values: Sequence[tuple[str, float]], *, unit: str) -> str:
     )
 
 
+def spans(values: Sequence[tuple[str, float, float, float]], *, unit: str) -> str:
+    """Named spans from low to high with a mark in or beside them, as shares; each name stands above its span."""
+    rows = [
+        {
+            "n": number,
+            "said": f"{_cut(name, _BAR_NAME_CHARS)}: {mark:.1%}",
+            "low": low,
+            "high": high,
+            "mark": mark,
+        }
+        for number, (name, low, high, mark) in enumerate(values)
+    ]
+    x = {
+        "type": "quantitative",
+        "title": unit,
+        "axis": {"format": "%"},
+        "scale": {"zero": False, "nice": True},
+    }
+    return svg(
+        {
+            "height": 36 * len(rows) + 40,
+            "data": {"values": rows},
+            "encoding": {"y": {"field": "n", "type": "ordinal", "axis": None}},
+            "layer": [
+                {
+                    "mark": {
+                        "type": "bar",
+                        "color": _COLOURS[0],
+                        "opacity": 0.45,
+                        "height": 10,
+                        "yOffset": 8,
+                    },
+                    "encoding": {"x": x | {"field": "low"}, "x2": {"field": "high"}},
+                },
+                {
+                    "mark": {"type": "tick", "color": _COLOURS[1], "thickness": 3, "size": 18, "yOffset": 8},
+                    "encoding": {"x": x | {"field": "mark"}},
+                },
+                {
+                    "mark": {"type": "text", "align": "left", "dy": -7},
+                    "encoding": {"text": {"field": "said"}, "x": {"value": 0}},
+                },
+            ],
+        }
+    )
+
+
 def daily(values: Sequence[tuple[str, float, str]], axis: Axis) -> str:
     """Values by day, and series within a day, as stacked columns. Days are as 2026-11-28."""
     series = list(dict.fromkeys(name for _, _, name in values))

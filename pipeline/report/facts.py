@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 from pipeline.history import Event, Moment
 from pipeline.report.spread import Spread
 from pipeline.repricing import Elsewhere, Repriced, Unpriced
+from pipeline.sampling import Interval
 
 MEASURES = ("latency_ms", "first_token_ms", "queue_ms", "prompt_tokens", "completion_tokens")
 MOST_NAMES = 100
@@ -224,6 +225,22 @@ class RepricedFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Estimated:
+    """What a job was estimated to come to, as a whole; None where that was not known. `cost` is in `currency`.
+
+    `source` is where the figures of the answers came from (pilot, run, settled, none), of so many rows.
+    """
+
+    source: str
+    source_rows: int
+    input: Interval | None
+    output: Interval | None
+    requests: Interval | None
+    cost: Interval | None
+    currency: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class About:
     """What a run says of itself: run.json, journal and job. None where it does not say.
 
@@ -271,6 +288,7 @@ class RunFacts:
     moments: Moments = field(default_factory=Moments)
     labels: LabelFacts | None = None
     repriced: RepricedFacts | None = None
+    estimate: Estimated | None = None
     moments_kept: Sequence[Moment] = ()
     events: Sequence[Event] = ()
 

@@ -24,6 +24,7 @@ from pipeline.parts import DEFAULT_ROWS_PER_PART, part_name, part_names, reading
 from pipeline.pricing import Price, from_nano
 from pipeline.records import Outcome, Route
 from pipeline.report.facts import About, ExtremeRow, LabelFacts, RepricedFacts, RunFacts
+from pipeline.report.foreseen import read_estimate
 from pipeline.report.gather import COLUMNS, GOLD, LABEL, Gatherer
 from pipeline.repricing import elsewhere
 from pipeline.results import results_of
@@ -81,6 +82,7 @@ def read_run(folder: Path, how: Reading) -> RunFacts:
     if missing:
         gatherer.add(pl.DataFrame(_open_rows(missing, columns, said)))
     facts.moments_kept, facts.events = _history(folder)
+    facts.estimate = read_estimate(folder)
     _add_contents(facts, results, names, seen, missing)
     _clear(facts, how.secrets)
     return facts

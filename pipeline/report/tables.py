@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from pipeline.records import Status
-from pipeline.report import over_time
+from pipeline.report import foreseen, over_time
 from pipeline.report.facts import (
     OTHERS,
     About,
@@ -59,6 +59,7 @@ def one_run(facts: RunFacts) -> Iterator[Table]:
         yield from _labels(facts.labels)
     if (limits := _limits(facts.about, facts.moments)) is not None:
         yield limits
+    yield from foreseen.tables(facts)
     yield from over_time.tables(facts)
     yield _extremes("Slowest rows", facts.slowest.rows)
     if facts.dearest.rows:

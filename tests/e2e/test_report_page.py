@@ -3,6 +3,7 @@
 Needs a Chromium on this machine; all that can be seen without one is in `tests/unit/test_report_html.py`.
 """
 
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
@@ -14,7 +15,7 @@ import pytest
 from pipeline.commands.report import carry_out
 from pipeline.history import Event
 from tests.support.chromium import NAMES, Browser, browsing, installed
-from tests.support.reported import START, answer, failure, keeping_history, moment, run_folder
+from tests.support.reported import START, answer, estimated, failure, keeping_history, moment, run_folder
 
 CHROMIUM = installed()
 pytestmark = pytest.mark.skipif(
@@ -85,6 +86,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             "budget": {"max_cost": 200_000},
         }
         run_folder(folder / f"run-{day}", rows, rows_per_part=64, job=job, started=start, wanted=1_000_000)
+    done = run_folder(folder / "done", [answer(n, completion_tokens=13) for n in range(10)])
+    (done / "estimate.json").write_text(json.dumps(estimated()), encoding="utf-8")
     with keeping_history(folder / "run-0") as history:
         for n in range(40):
             told = {"sent": 7 * n, "refused": n // 2, "tokens": 9_000 * n, "in_flight": n % 9, "ceiling": 9}
@@ -98,6 +101,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "one": (str(folder / "run-0"),),
         "several": (str(folder / "run-*"),),
         "begun": (str(folder / "begun"),),
+        "done": (str(done),),
     }
     made = {}
     for name, runs in named.items():
@@ -107,7 +111,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("page", ["one", "several", "begun"])
+@pytest.mark.parametrize("page", ["one", "several", "begun", "done"])
 def test_nothing_overflows_and_nothing_complains(
     browser: Browser, pages: dict[str, Path], tmp_path: Path, page: str, width: str
 ) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.estimate import as_json
+from pipeline.estimate.figures import Cost, Estimate, Source
 from pipeline.history import History, Moment
 from pipeline.journal import Journal
 from pipeline.masking import Secrets
@@ -18,6 +21,7 @@ from pipeline.parts import InputColumn, Layout, part_name
 from pipeline.report.facts import RunFacts
 from pipeline.report.read import Reading, read_run
 from pipeline.s3 import S3Settings
+from pipeline.sampling import Interval
 from pipeline.storage import RESULTS, LocalFiles
 
 START = datetime(2026, 11, 20, 9, 0, tzinfo=UTC)
@@ -150,6 +154,45 @@ def moment(seconds: int, **values: Any) -> Moment:
     nothing: dict[str, Any] = dict.fromkeys(Moment._fields, 0) | {"run_id": "run-1", "lag_p99_ms": 1.0}
     return Moment(
         **nothing | {"at_us": int((START.timestamp() + seconds) * 1_000_000), "cooling": False} | values
+    )
+
+
+def estimated() -> dict[str, Any]:
+    """An estimate of ten rows as `estimate --json` gives it: 1,000 input tokens exactly, 100 output tokens more or less."""
+    cost = Cost(
+        provider="dashscope",
+        model="qwen-plus",
+        route="realtime",
+        own=True,
+        currency="CNY",
+        price_version=None,
+        expected=Interval(10_000_000.0, 8_000_000.0, 12_000_000.0),
+        least=None,
+        most=None,
+        time_s=None,
+        bound_by=None,
+    )
+    other = replace(cost, own=False, expected=Interval.exactly(1.0))
+    return as_json(
+        Estimate(
+            job="mood",
+            provider="dashscope",
+            model="qwen-plus",
+            rows=10,
+            unsendable=Interval.exactly(0),
+            repeated=0,
+            settled=0,
+            paid=None,
+            counted=10,
+            source=Source(kind="pilot", rows=3),
+            input=Interval.exactly(1_000.0),
+            output=Interval(100.0, 80.0, 120.0),
+            reasoning=None,
+            most_output=None,
+            requests=Interval.exactly(10),
+            failed_share=None,
+            costs=[other, cost],
+        )
     )
 
 

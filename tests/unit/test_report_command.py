@@ -24,7 +24,7 @@ from pipeline.records import Usage
 from pipeline.report.as_parquet import SCHEMA_VERSION
 from pipeline.report.shown import Column, Kind, Table, share, short, written
 from pipeline.report.terminal import show
-from tests.support.reported import START, answer, failure, keeping_history, moment, run_folder
+from tests.support.reported import START, answer, estimated, failure, keeping_history, moment, run_folder
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "reports.md").read_text(encoding="utf-8")
 
@@ -138,6 +138,7 @@ def test_amounts_in_several_currencies_are_never_added(
 def test_the_json_holds_what_its_documentation_says_and_no_more(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (run / "estimate.json").write_text(json.dumps(estimated()), encoding="utf-8")
     with keeping_history(run) as history:
         history.tell(Event(1, "a", "slower"))
         history.keep(moment(0))
@@ -157,6 +158,15 @@ def test_the_json_holds_what_its_documentation_says_and_no_more(
     assert one["labels"].keys() == _documented("labels")
     assert one["labels"]["scores"][0].keys() == _documented("score")
     assert one["elsewhere"].keys() == _documented("elsewhere")
+    assert one["estimate"].keys() == _documented("estimate") - {
+        "figure",
+        "value",
+        "low",
+        "high",
+        "actual",
+        "within",
+    }
+    assert one["estimate"]["figures"][0].keys() == {"figure", "value", "low", "high", "actual", "within"}
     assert one["moments"][0].keys() == _documented("moment")
     assert one["events"][0].keys() == {"at_us", "run_id", "reason"}
     assert one["over_time"].keys() == _documented("over_time")
