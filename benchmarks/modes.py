@@ -21,17 +21,8 @@ import orjson
 import uvloop
 
 from benchmarks.ours import read_plan, write_job
-from benchmarks.support import (
-    ANSWER,
-    CLIENT_CORE,
-    SERVER_CORE,
-    child,
-    peak_mib,
-    pin,
-    silence,
-    table,
-    write_reviews,
-)
+from benchmarks.support import ANSWER, child, silence, table, write_reviews
+from benchmarks.workload import CLIENT_CORE, SERVER_CORE, peak_mib, pin
 from pipeline.commands.job import now
 from pipeline.engine import RunOptions, run_job
 from pipeline.simulator.server import running

@@ -12,18 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.support import (
-    CLIENT_CORE,
-    KEY,
-    MODEL,
-    SYSTEM,
-    USER,
-    Spent,
-    peak_mib,
-    pin,
-    silence,
-    yardstick_us,
-)
+from benchmarks.support import silence, yardstick_us
+from benchmarks.workload import CLIENT_CORE, KEY, MODEL, SYSTEM, USER, Spent, peak_mib, pin
 from pipeline.commands.job import now
 from pipeline.engine import RunOptions, run_job
 from pipeline.jobspec import load_job, resolve_target

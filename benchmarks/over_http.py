@@ -13,7 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.support import Spent, child, stub_server, table, write_reviews
+from benchmarks.support import child, stub_server, table, write_reviews
+from benchmarks.workload import Spent
 
 FEW, MANY = 64, 1_000
 # Enough rows for seconds of CPU, as fast as each is; at 1,000 connections also for their opening not to count.

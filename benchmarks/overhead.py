@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.ours import run
-from benchmarks.support import ANSWER, ANSWER_HEADERS, Spent, child, table, write_reviews
+from benchmarks.support import ANSWER, ANSWER_HEADERS, child, table, write_reviews
+from benchmarks.workload import Spent
 from pipeline.records import Failure, Request, Response
 from pipeline.transport import KEPT_HEADERS, Core, Endpoint, Sink
 

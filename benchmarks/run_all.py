@@ -12,18 +12,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `benchmarks`, however this was started
 
 from benchmarks import modes, over_http, overhead, startup, steps
-from benchmarks.support import ROOT, machine, yardstick_us
+from benchmarks.support import ROOT, machine, write_between, yardstick_us
 
 PAGE = ROOT / "docs/performance.md"
 BEGIN, END = "<!-- figures: written by `make bench` -->", "<!-- end of figures -->"
 
 
 def main() -> int:
-    page = PAGE.read_text(encoding="utf-8")
-    before, _, rest = page.partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        raise SystemExit(f"{PAGE} lacks its two marks, {BEGIN} and {END}: put them back")
     sections = [machine()]
     missed = []
     yardstick = [yardstick_us()]
@@ -54,7 +49,7 @@ def main() -> int:
     verdict = f"Missed here: {', '.join(missed)}." if missed else "Every target is met."
     sections.append(verdict)
     print(f"\n{verdict}")
-    PAGE.write_text("\n\n".join([f"{before}{BEGIN}", *sections, f"{END}{after}"]), encoding="utf-8")
+    write_between(PAGE, BEGIN, END, sections)
     return 1 if missed else 0
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.ours import write_job
-from benchmarks.support import KEY, ROOT, stub_server, table, write_reviews
+from benchmarks.support import ROOT, stub_server, table, write_reviews
+from benchmarks.workload import KEY
 
 FIRST_REQUEST_TARGET_S, HELP_TARGET_S = 1.0, 0.3
 SMALL_JOB_ROWS = 48

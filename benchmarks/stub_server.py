@@ -1,27 +1,56 @@
-"""The server of the figures over HTTP: answers every request at once with the canned answer, and costs as little as it can.
+"""The server of the figures over HTTP: answers every request with the canned answer, and costs as little as it can.
 
-Prints its port, then the monotonic time of its first request; ends when its standard input does.
+    python -m benchmarks.stub_server [--delay-ms 200]
+
+Prints its port, then the monotonic time of its first request. Ends when its standard input does, and then prints as JSON how many
+requests it answered, and when the last came.
 """
 
+import argparse
 import asyncio
+import json
 import sys
 import time
+from typing import cast
 
 import uvloop
 
-from benchmarks.support import ANSWER, ANSWER_HEADERS, SERVER_CORE, pin
+from benchmarks.support import ANSWER, ANSWER_HEADERS
+from benchmarks.workload import SERVER_CORE, pin
 
 _HEAD = "".join(f"{name}: {value}\r\n" for name, value in ANSWER_HEADERS.items())
 _REPLY = f"HTTP/1.1 200 OK\r\n{_HEAD}content-length: {len(ANSWER)}\r\n\r\n".encode() + ANSWER
 _LENGTH = b"content-length:"
-_first = True
 
 
-class Stub(asyncio.Protocol):
+class Stub:
+    """What all connections have in common: the delay of each answer, and a count of them."""
+
+    def __init__(self, delay_s: float) -> None:
+        self._delay_s = delay_s
+        self._loop = asyncio.get_running_loop()
+        self.answered = 0
+        self.last_s: float | None = None
+
+    def answer(self, transport: asyncio.Transport) -> None:
+        if not self.answered:
+            print(time.monotonic(), flush=True)
+        self.answered += 1
+        self.last_s = self._loop.time()
+        if self._delay_s:
+            self._loop.call_later(self._delay_s, _reply, transport)
+        else:
+            transport.write(_REPLY)
+
+
+class Connection(asyncio.Protocol):
     """One kept-alive connection. Requests carry a content-length; nothing else of them is looked at."""
 
+    def __init__(self, stub: Stub) -> None:
+        self._stub = stub
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self._held = b""
 
     def data_received(self, data: bytes) -> None:
@@ -34,27 +63,31 @@ class Stub(asyncio.Protocol):
             if len(held) < whole:
                 break
             held = held[whole:]
-            self._transport.write(_REPLY)  # type: ignore[attr-defined]
-            _note_first()
+            self._stub.answer(self._transport)
         self._held = held
 
 
-def _note_first() -> None:
-    global _first  # noqa: PLW0603
-    if _first:
-        _first = False
-        print(time.monotonic(), flush=True)
+def _reply(transport: asyncio.Transport) -> None:
+    if not transport.is_closing():
+        transport.write(_REPLY)
 
 
-async def main() -> None:
+async def main(delay_s: float) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Stub, "127.0.0.1", 0, backlog=4096)
+    stub = Stub(delay_s)
+    server = await loop.create_server(lambda: Connection(stub), "127.0.0.1", 0, backlog=4096)
     print(server.sockets[0].getsockname()[1], flush=True)
     ended = asyncio.Event()
     loop.add_reader(sys.stdin, ended.set)
     await ended.wait()
+    print(json.dumps({"answered": stub.answered, "last_s": stub.last_s}), flush=True)
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--delay-ms", type=float, default=0, help="how long each answer is held back")
+    options = parser.parse_args()
     pin(SERVER_CORE)
-    uvloop.run(main())
+    uvloop.run(main(options.delay_ms / 1000))

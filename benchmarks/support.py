@@ -1,6 +1,6 @@
-"""What the figures have in common: rows, canned answer, stub server, child processes, tables.
+"""What the figures have in common: rows, canned answer, stub server, child processes, tables. `workload` has what peers share.
 
-Nothing is measured here, and nothing of the program is imported: peers use this too. Every measured program is a process of
+Nothing is measured here. Every measured program is a process of
 its own, so that none inherits another's heap or modules.
 """
 
@@ -21,20 +21,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from benchmarks.workload import MODEL
 from pipeline.run_log import Notes
 
 ROOT = Path(__file__).resolve().parents[1]
-MODEL = "qwen-plus"
-KEY = "sk-benchmark"
-CLIENT_CORE, SERVER_CORE = 0, 1
-SYSTEM = (
-    "You are a careful annotator of product, book and hotel reviews in Chinese and English. Read the whole review, weigh what "
-    "it praises against what it complains of, and decide which of the two prevails. Irony counts as what is meant, not as what "
-    "is said. A review that only describes is judged by whether its writer would buy again. Answer with one word in lower "
-    "case, positive or negative, without punctuation, quotes or explanation."
-)
-USER = "Is the sentiment of this review positive or negative?\n\nReview: {}"
-
 # Shaped as the compatible mode answers (chat completion object, usage with its details).
 ANSWER = orjson.dumps(
     {
@@ -81,35 +71,6 @@ def write_reviews(path: Path, rows: int) -> Path:
     return path
 
 
-class Spent(NamedTuple):
-    """What a run over so many rows took; peak memory is that of its whole process.
-
-    `yardstick_us` says how fast the machine was just then: `yardstick_us` before and after the run, their mean.
-    """
-
-    rows: int
-    cpu_s: float
-    wall_s: float
-    peak_mib: float
-    yardstick_us: float = 0.0
-
-    @property
-    def us_a_row(self) -> float:
-        return self.cpu_s / self.rows * 1e6
-
-
-def pin(core: int) -> None:
-    """Keep this process on one core, where there is more than one."""
-    if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > core:
-        os.sched_setaffinity(0, {core})
-
-
-def peak_mib() -> float:
-    """This process's own peak of resident memory. `ru_maxrss` would count the process it was started from."""
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
-
-
 def child(module: str, *args: object) -> dict[str, Any]:
     """Run a module in a process of its own and return the JSON object it prints."""
     done = subprocess.run(
@@ -123,22 +84,38 @@ def child(module: str, *args: object) -> dict[str, Any]:
     return result
 
 
+class Served(NamedTuple):
+    """What a stub server saw: requests answered, and the monotonic times of the first and the last. None where none came."""
+
+    answered: int
+    first_s: float | None
+    last_s: float | None
+
+
 class StubServer(NamedTuple):
-    """A running stub server; `first_request_s` waits for its first request and gives its monotonic time."""
+    """A running stub server."""
 
     url: str
     process: "subprocess.Popen[str]"
 
     def first_request_s(self) -> float:
+        """Wait for its first request and return that one's monotonic time."""
         assert self.process.stdout is not None
         return float(self.process.stdout.readline())
 
+    def ended(self) -> Served:
+        """End it, where nobody asked for the first request's time before, and return what it saw."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.close()
+        *first, last = self.process.stdout.read().splitlines()
+        return Served(first_s=float(first[0]) if first else None, **json.loads(last))
+
 
 @contextmanager
-def stub_server() -> Iterator[StubServer]:
-    """A server in a process of its own that answers every request at once with ANSWER."""
+def stub_server(delay_ms: float = 0) -> Iterator[StubServer]:
+    """A server in a process of its own that answers every request with ANSWER, at once or after a delay."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.stub_server"],
+        [sys.executable, "-m", "benchmarks.stub_server", "--delay-ms", str(delay_ms)],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -170,6 +147,16 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([row(lines[0]), row(rule), *map(row, lines[1:])])
 
 
+def write_between(page: Path, begin: str, end: str, sections: Iterable[str]) -> None:
+    """Replace what a page holds between two marks, which stay; ends the program where it lacks them."""
+    text = page.read_text(encoding="utf-8")
+    before, _, rest = text.partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise SystemExit(f"{page} lacks its two marks, {begin} and {end}: put them back")
+    page.write_text("\n\n".join([f"{before}{begin}", *sections, f"{end}{after}"]), encoding="utf-8")
+
+
 def yardstick_us() -> float:
     """CPU microseconds of one turn of a fixed loop of plain Python, the median of a few: how fast the machine is just now."""
     turns = 100_000
@@ -184,13 +171,16 @@ def yardstick_us() -> float:
 
 
 def machine() -> str:
-    """What the figures were taken on; no names of hosts or people."""
-    names = ("aiohttp", "httpx", "openai", "uvloop", "orjson", "pyarrow")
-    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    """What the figures were taken on, with the packages of this environment; no names of hosts or people."""
+    names = ("promptmill", "aiohttp", "httpx", "openai", "uvloop", "orjson", "pyarrow")
+    return f"{hardware()}; {', '.join(f'{name} {version(name)}' for name in names)}."
+
+
+def hardware() -> str:
+    """The day, the machine, its system and Python."""
     return (
         f"{datetime.now():%d %B %Y}; {os.cpu_count()} cores, {_cpu_model()}; {platform.system()} "
-        f"{platform.release().split('-')[0]}; Python {platform.python_version()}; "
-        f"promptmill {version('promptmill')}, {versions}."
+        f"{platform.release().split('-')[0]}; Python {platform.python_version()}"
     )
 
 
