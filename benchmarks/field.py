@@ -5,8 +5,9 @@
 Each environment is made with pip, by the package's name, below `.venv/field`; ours is installed from this folder. All get the
 same rows and the same server, on a core of its own, that answers at once or after 200 ms. What is measured is the whole program,
 from starting the process to its exit: seconds to the first request, rows a second from there on, CPU and peak memory of all its
-processes. One that is not done after five minutes is ended, and what it has by then is counted. `--write` puts the tables into
-docs/performance.md. Takes half an hour.
+processes. `waited` is the share of the time in which a client was ready to run while its core did other work: nothing on a machine of
+its own, and where it is more, only CPU and memory can be compared. One that is not done after five minutes, such waits left out, is
+ended, and what it has by then is counted. `--write` puts the tables into docs/performance.md. Takes half an hour on an idle machine.
 """
 
 import argparse
@@ -59,7 +60,6 @@ FIELD = {
     "openai": Entry("openai", "openai SDK, semaphore"),
     "openai-aiohttp": Entry("openai[aiohttp]", "openai SDK over aiohttp, semaphore"),
     "litellm": Entry("litellm", "litellm acompletion, semaphore"),
-    "pydantic-ai": Entry("pydantic-ai-slim[openai]", "pydantic-ai Agent, semaphore"),
     "langchain": Entry("langchain-openai", "langchain ChatOpenAI.abatch"),
     "curator": Entry("bespokelabs-curator", "curator LLM"),
 }
@@ -79,9 +79,17 @@ class Line(NamedTuple):
     title: str
     rows: int
     answered: int
-    start_s: float | None
-    rows_per_s: float
+    first_s: float | None
     spent: Watched
+
+    @property
+    def rows_per_s(self) -> float:
+        """From the first request to the end of the program."""
+        return min(self.answered, self.rows) / (self.spent.ended_s - (self.first_s or self.spent.began_s))
+
+    @property
+    def waited(self) -> float:
+        return self.spent.waited_s / (self.spent.ended_s - self.spent.began_s)
 
     @property
     def outcome(self) -> str:
@@ -149,16 +157,7 @@ def run_one(name: str, programs: Path, work: Work, setting: Setting) -> Line:
         served = server.ended()
         if spent.exit_code:
             print(log.read_text(errors="replace")[-2_000:], file=sys.stderr)
-    first_s = served.first_s
-    active_s = spent.ended_s - (first_s or spent.began_s)
-    return Line(
-        FIELD[name].title,
-        work.rows,
-        served.answered,
-        first_s - spent.began_s if first_s else None,
-        min(served.answered, work.rows) / active_s,
-        spent,
-    )
+    return Line(FIELD[name].title, work.rows, served.answered, served.first_s, spent)
 
 
 def as_table(setting: Setting, lines: Sequence[Line]) -> str:
@@ -166,10 +165,18 @@ def as_table(setting: Setting, lines: Sequence[Line]) -> str:
     ideal = f"{setting.in_flight * 1000 / setting.delay_ms:,.0f}" if setting.delay_ms else ""
 
     def cells(line: Line) -> tuple[str, ...]:
-        start = "" if line.start_s is None else f"{line.start_s:.1f}"
+        start = f"{line.first_s - line.spent.began_s:.1f}" if line.first_s else ""
         us = f"{line.spent.cpu_s / min(line.answered, line.rows) * 1e6:,.0f}" if line.answered else ""
         speed = f"{line.rows_per_s:,.0f}"
-        return (line.title, line.outcome, start, speed, us, f"{line.spent.peak_mib:.0f}")
+        return (
+            line.title,
+            line.outcome,
+            start,
+            speed,
+            us,
+            f"{line.spent.peak_mib:.0f}",
+            f"{line.waited:.0%}",
+        )
 
     head = (
         f"{setting.in_flight} in flight, {setting.delay_ms} ms"
@@ -179,6 +186,7 @@ def as_table(setting: Setting, lines: Sequence[Line]) -> str:
         "rows/s",
         "CPU us a row",
         "peak MiB",
+        "waited",
     )
     return table(head, map(cells, sorted(lines, key=lambda line: -line.rows_per_s)))
 

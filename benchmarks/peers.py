@@ -99,27 +99,6 @@ def by_litellm(rows: Iterable[Row], url: str, connections: int) -> list[Row]:
     return asyncio.run(_loop(ask, rows, connections))
 
 
-def by_pydantic_ai(rows: Iterable[Row], url: str, connections: int) -> list[Row]:
-    """One `pydantic_ai.Agent`; its provider's httpx client with that many connections."""
-    ai = importlib.import_module("pydantic_ai")
-    models = importlib.import_module("pydantic_ai.models.openai")
-    providers = importlib.import_module("pydantic_ai.providers.openai")
-
-    async def run() -> list[Row]:
-        async with _openai_http(connections) as http:
-            provider = providers.OpenAIProvider(base_url=url, api_key=KEY, http_client=http)
-            model = models.OpenAIChatModel(MODEL, provider=provider)
-            agent = ai.Agent(model, system_prompt=SYSTEM, model_settings=PARAMS)
-
-            async def ask(user: str) -> str | None:
-                answer: str = (await agent.run(user)).output
-                return answer
-
-            return await _loop(ask, rows, connections)
-
-    return asyncio.run(run())
-
-
 def by_langchain(rows: Iterable[Row], url: str, connections: int) -> list[Row]:
     """`ChatOpenAI.abatch`, with its own bound on what is in flight."""
     chat = importlib.import_module("langchain_openai").ChatOpenAI(
@@ -161,7 +140,6 @@ PEERS = {
     "openai": Peer(by_openai, ("openai",)),
     "openai-aiohttp": Peer(by_openai_over_aiohttp, ("openai",)),
     "litellm": Peer(by_litellm, ("litellm",)),
-    "pydantic-ai": Peer(by_pydantic_ai, ("pydantic_ai.models.openai", "pydantic_ai.providers.openai")),
     "langchain": Peer(by_langchain, ("langchain_openai",)),
     "curator": Peer(by_curator, ("litellm.litellm_core_utils.default_encoding", "bespokelabs.curator")),
 }

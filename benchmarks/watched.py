@@ -15,23 +15,35 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Watched(NamedTuple):
-    """What it took. `exit_code` is None where it was ended at the cap; times are monotonic seconds."""
+    """What it took. `exit_code` is None where it was ended at the cap; times are monotonic seconds.
+
+    `waited_s` is how long its main thread was ready to run while the core did other work: nothing on a machine of its own.
+    """
 
     exit_code: int | None
     began_s: float
     ended_s: float
+    waited_s: float
     cpu_s: float
     peak_mib: float
 
 
+class Look(NamedTuple):
+    """One process just now: CPU seconds with those of children it waited for, peak memory, seconds waited for a core."""
+
+    pid: int
+    cpu_s: float
+    peak_mib: float
+    waited_s: float
+
+
 def watch(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path, cap_s: float) -> Watched:
-    """Run it on the clients' core, its output into `log`, and kill it with its children after `cap_s`.
+    """Run it on the clients' core, its output into `log`, and kill it with its children `cap_s` seconds later, waits left out.
 
     CPU is the kernel's account of the process and the children it waited for, or the last look at /proc where that is more.
     Memory is the sum over its processes of each one's peak, looked at five times a second.
     """
-    looked_cpu_s = peak_mib = 0.0
-    exit_code: int | None = None
+    cpu_s = peak_mib = waited_s = 0.0
     began_s = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -44,26 +56,30 @@ def watch(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path, 
             start_new_session=True,
         )
     pin(CLIENT_CORE, process.pid)
-    while True:
-        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-        if pid:
-            exit_code = os.waitstatus_to_exitcode(status)
-            break
-        looks = list(_group(process.pid))
-        looked_cpu_s = max(looked_cpu_s, sum(cpu_s for cpu_s, _ in looks))
-        peak_mib = max(peak_mib, sum(mib for _, mib in looks))
-        if time.monotonic() - began_s > cap_s:
+    try:
+        while True:
+            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+            if pid:
+                process.returncode = os.waitstatus_to_exitcode(status)
+                break
+            looks = list(_group(process.pid))
+            cpu_s = max(cpu_s, sum(look.cpu_s for look in looks))
+            peak_mib = max(peak_mib, sum(look.peak_mib for look in looks))
+            waited_s = max([waited_s, *(look.waited_s for look in looks if look.pid == process.pid)])
+            if time.monotonic() - began_s - waited_s > cap_s:
+                break
+            time.sleep(LOOK_EVERY_S)
+    finally:
+        exit_code = process.returncode
+        if exit_code is None:
             os.killpg(process.pid, signal.SIGKILL)
-            _, _, usage = os.wait4(process.pid, 0)
-            break
-        time.sleep(LOOK_EVERY_S)
-    process.returncode = -1 if exit_code is None else exit_code  # waited for here, not by it
-    cpu_s = max(looked_cpu_s, usage.ru_utime + usage.ru_stime)
-    return Watched(exit_code, began_s, time.monotonic(), cpu_s, peak_mib)
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+    cpu_s = max(cpu_s, usage.ru_utime + usage.ru_stime)
+    return Watched(exit_code, began_s, time.monotonic(), waited_s, cpu_s, peak_mib)
 
 
-def _group(leader: int) -> Iterator[tuple[float, float]]:
-    """CPU seconds, with those of children it waited for, and peak MiB of each process of a group."""
+def _group(leader: int) -> Iterator[Look]:
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue
@@ -72,7 +88,13 @@ def _group(leader: int) -> Iterator[tuple[float, float]]:
             if int(stat[2]) != leader:
                 continue
             lines = (folder / "status").read_text().splitlines()
+            waited_ns = int((folder / "schedstat").read_text().split()[1])
         except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
             continue
         peak = next((line for line in lines if line.startswith("VmHWM")), None)
-        yield sum(map(int, stat[11:15])) / _TICKS, int(peak.split()[1]) / 1024 if peak else 0.0
+        yield Look(
+            int(folder.name),
+            sum(map(int, stat[11:15])) / _TICKS,
+            int(peak.split()[1]) / 1024 if peak else 0.0,
+            waited_ns / 1e9,
+        )
