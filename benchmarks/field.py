@@ -5,9 +5,10 @@
 Each environment is made with pip, by the package's name, below `.venv/field`; ours is installed from this folder. All get the
 same rows and the same server, on a core of its own, that answers at once or after 200 ms. What is measured is the whole program,
 from starting the process to its exit: seconds to the first request, rows a second from there on, CPU and peak memory of all its
-processes. `waited` is the share of the time in which a client was ready to run while its core did other work: nothing on a machine of
-its own, and where it is more, only CPU and memory can be compared. One that is not done after five minutes, such waits left out, is
-ended, and what it has by then is counted. `--write` puts the tables into docs/performance.md. Takes half an hour on an idle machine.
+processes. `waited` is the share of the time in which a client was ready to run while its core did other work: nothing on a
+machine of its own, and where it is more, only CPU and memory can be compared. One that is not done after five minutes, such
+waits left out, is ended, and what it has by then is counted. `--write` puts the tables into docs/performance.md. Takes half an
+hour on an idle machine; exits 1 where a client failed.
 """
 
 import argparse
@@ -191,8 +192,8 @@ def as_table(setting: Setting, lines: Sequence[Line]) -> str:
     return table(head, map(cells, sorted(lines, key=lambda line: -line.rows_per_s)))
 
 
-def measure(names: Iterable[str], rows: int, cap_s: float) -> Iterator[str]:
-    """Yield the sections of the page: the machine and versions, then a table a setting."""
+def measure(names: Iterable[str], rows: int, cap_s: float, failed: list[str]) -> Iterator[str]:
+    """Yield the sections of the page: the machine and versions, then a table a setting. `failed` gets who failed."""
     programs = {name: environment(name) for name in names}
     versions = {
         f"{FIELD[name].distribution} {version_of(name, where)}": None for name, where in programs.items()
@@ -205,6 +206,7 @@ def measure(names: Iterable[str], rows: int, cap_s: float) -> Iterator[str]:
             for name, where in programs.items():
                 lines.append(run_one(name, where, work, setting))
                 print(setting, lines[-1], file=sys.stderr, flush=True)
+            failed += [line.title for line in lines if line.spent.exit_code]
             yield as_table(setting, lines)
 
 
@@ -222,13 +224,14 @@ def main() -> int:
     names = options.only.split(",") if options.only else list(FIELD)
     if unknown := [name for name in names if name not in FIELD]:
         parser.error(f"--only: {', '.join(unknown)} is none of {', '.join(FIELD)}")
-    sections = []
-    for section in measure(names, options.rows, options.cap_s):
+    sections: list[str] = []
+    failed: list[str] = []
+    for section in measure(names, options.rows, options.cap_s, failed):
         print(f"{section}\n", flush=True)
         sections.append(section)
     if options.write:
         write_between(PAGE, BEGIN, END, sections)
-    return 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
