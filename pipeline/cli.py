@@ -8,21 +8,16 @@ import gc
 import importlib
 import os
 import sys
-import traceback
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NoReturn
 
 import click
 
 from pipeline import __version__
-from pipeline.cli_parts import PRICES, Group, RunCommand, job_options
+from pipeline.cli_parts import PRICES, Group, RunCommand, job_options, shown, tell_bug
 from pipeline.errors import Interrupted, PromptmillError
-from pipeline.masking import environment_secrets, printable, without_url_secrets
 from pipeline.streams import Forgiving, JsonLines, open_closed_streams
-
-_MOST_SHOWN_CHARS = 20_000
 
 
 def _carry_out(command: str, options: dict[str, Any]) -> int:
@@ -178,9 +173,11 @@ def estimate(**options: Any) -> int:
     epilog="""\b
 Examples:
   promptmill status runs/review-sentiment
-  watch -n 5 promptmill status runs/review-sentiment""",
+  watch -n 5 promptmill status runs/review-sentiment
+  promptmill status runs/review-sentiment --json""",
 )
 @click.argument("run", type=click.Path(path_type=Path))
+@click.option("--json", "as_json_line", is_flag=True, help="One line of JSON instead (docs/limits.md).")
 def status(**options: Any) -> int:
     """Show how far the run in the folder RUN is; works from another terminal while it goes on."""
     return _carry_out("status", options)
@@ -356,16 +353,16 @@ def selftest(**options: Any) -> int:
 
 def main(args: list[str] | None = None) -> NoReturn:
     """The entry point: an operator's error is a sentence on stderr, never a traceback."""
-    sys.excepthook = _bug
+    sys.excepthook = tell_bug
     open_closed_streams()
     sys.stderr = Forgiving(sys.stderr)
     try:
         code: Any = cli.main(args, prog_name="promptmill", standalone_mode=False)
     except (PromptmillError, Interrupted) as error:
-        click.echo(f"promptmill: {_shown(error)}", err=True)
+        click.echo(f"promptmill: {shown(error)}", err=True)
         code = error.exit_code
     except click.ClickException as error:
-        click.UsageError(_shown(error.format_message()), getattr(error, "ctx", None)).show()
+        click.UsageError(shown(error.format_message()), getattr(error, "ctx", None)).show()
         code = error.exit_code
     except click.Abort:
         click.echo("promptmill: interrupted", err=True)
@@ -377,23 +374,6 @@ def main(args: list[str] | None = None) -> NoReturn:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  (it would fail again at the exit)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _shown(said: object) -> str:
-    """The words of an error, which may be those of a dataset or a server: without keys, nor what a terminal obeys, nor end."""
-    text = environment_secrets(os.environ).masked(str(said))
-    return printable(without_url_secrets(text[:_MOST_SHOWN_CHARS]))
-
-
-def _bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """A sentence instead of a traceback; the interpreter then exits 1."""
-    last = traceback.extract_tb(trace)[-1] if trace else None
-    where = f" ({Path(last.filename).name}:{last.lineno})" if last else ""
-    click.echo(
-        f"promptmill: a bug of ours: {kind.__name__}: {_shown(error)}{where}. Nothing that was committed is lost; "
-        "please report it with run.log from the run folder",
-        err=True,
-    )
 
 
 if __name__ == "__main__":

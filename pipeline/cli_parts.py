@@ -1,11 +1,17 @@
-"""What the command line is made of beyond click's own: its group, and options that several commands share."""
+"""What the command line is made of beyond click's own: its group, options of several commands, and how errors are said."""
 
+import os
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TypeVar
 
 import click
 
+from pipeline.masking import environment_secrets, printable, without_url_secrets
+
+_MOST_SHOWN_CHARS = 20_000
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -70,3 +76,20 @@ def job_options(command: _Command) -> _Command:
     ):
         command = add(command)
     return command
+
+
+def shown(said: object) -> str:
+    """The words of an error, which may be those of a dataset or a server: without keys, nor what a terminal obeys, nor end."""
+    text = environment_secrets(os.environ).masked(str(said))
+    return printable(without_url_secrets(text[:_MOST_SHOWN_CHARS]))
+
+
+def tell_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A sentence instead of a traceback; the interpreter then exits 1."""
+    last = traceback.extract_tb(trace)[-1] if trace else None
+    where = f" ({Path(last.filename).name}:{last.lineno})" if last else ""
+    click.echo(
+        f"promptmill: a bug of ours: {kind.__name__}: {shown(error)}{where}. Nothing that was committed is lost; "
+        "please report it with run.log from the run folder",
+        err=True,
+    )

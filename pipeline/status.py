@@ -3,13 +3,15 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any, Literal
 
 from pipeline.budget import said
 from pipeline.history import Event
 from pipeline.journal_view import view
-from pipeline.progress import Snapshot, from_json
+from pipeline.progress import Snapshot, as_json, from_json
 from pipeline.run_folder import RUN_FILE, sum_parts
 from pipeline.run_lock import is_held
 from pipeline.totals import Totals
@@ -36,6 +38,45 @@ class RunStatus:
     running: bool
     reason: str | None
     events: Sequence[Event]
+
+    @property
+    def state(self) -> Literal["running", "finished", "stopped"]:
+        if self.running:
+            return "running"
+        return "finished" if self.is_looked_over and self.totals.rows == self.rows else "stopped"
+
+    @property
+    def is_looked_over(self) -> bool:
+        """Whether any run has come to know the rows of the input."""
+        return bool(self.rows or self.parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it for a program: amounts are strings, and null where they are not known (docs/limits.md, docs/budgets.md).
+
+        `cost` is null, too, where rows whose part is still open have theirs told by the run alone, and it has ended.
+        """
+        paid, maybe = self.spend
+        cost = self.totals.known_cost if not self.open_rows else self.live.cost if self.live else None
+        return {
+            "name": self.name,
+            "state": self.state,
+            "rows": self.rows if self.is_looked_over else None,
+            "done": self.totals.rows,
+            "parts": self.parts,
+            "status": dict(self.totals.status),
+            "errors": dict(self.totals.errors),
+            "tokens": dict(self.totals.tokens),
+            "cost": None if cost is None else f"{cost:f}",
+            "spent": said(paid + maybe) if paid + maybe else None,
+            "maybe_cost": said(maybe) if paid + maybe else None,
+            "in_flight": self.in_flight,
+            "exit_reason": self.reason,
+            "now": None if self.live is None else as_json(self.live),
+            "events": [
+                {"at": local(event).isoformat(), "run_id": event.run_id, "reason": event.reason}
+                for event in self.events
+            ],
+        }
 
     def cost_said(self) -> str:
         """The spend in words."""
@@ -81,6 +122,11 @@ def read_status(folder: Path) -> RunStatus:
         reason=None if running else _last_reason(folder),
         events=seen.events,
     )
+
+
+def local(event: Event) -> datetime:
+    """When an event was, by the clock of this machine."""
+    return datetime.fromtimestamp(event.at_us / 1_000_000, tz=UTC).astimezone()
 
 
 def _last_reason(folder: Path) -> str | None:

@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+import re
+import sqlite3
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from pipeline.commands.status import carry_out
 from pipeline.errors import RunFolderError
-from pipeline.journal import Journal
+from pipeline.journal import FILE_NAME, Journal
 from pipeline.progress import LimitsView, Snapshot, as_json
 from pipeline.records import Completion, Outcome, Status, Usage
 from pipeline.run_lock import RunLock
@@ -144,6 +148,73 @@ def test_what_the_folder_spent_in_words(spend: tuple[int, int], said: str | None
 def test_where_nothing_has_a_price_no_currency_is_named(tmp_path: Path) -> None:
     write_run(tmp_path, cost=Decimal(0), live=LIVE._replace(cost=Decimal(0), currency=None))
     assert "None" not in read_status(tmp_path).cost_said()
+
+
+# For programs
+
+ALL_KEYS = (
+    "name state rows done parts status errors tokens cost spent maybe_cost in_flight exit_reason now events"
+)
+
+
+def test_the_json_of_a_running_run_tells_limits_pace_and_the_latest_changes(tmp_path: Path) -> None:
+    slowed = LIVE.limits._replace(cooling_s=4.0, chosen_requests_per_minute=60.0)
+    write_run(tmp_path, cost=Decimal("0.1"), live=LIVE._replace(limits=slowed))
+    with sqlite3.connect(tmp_path / FILE_NAME) as db:
+        reasons = [f"change {n}" for n in range(8)]
+        db.executemany("INSERT INTO events VALUES (?, 'r', ?)", enumerate(reasons, 10**15))
+    lock = RunLock(tmp_path, note="test")
+    try:
+        told = read_status(tmp_path).to_json()
+    finally:
+        lock.release()
+    assert " ".join(told) == ALL_KEYS
+    assert (told["state"], told["rows"], told["done"], told["parts"]) == ("running", 8, 3, 1)
+    assert (told["status"], told["cost"], told["spent"], told["exit_reason"]) == (
+        {"ok": 3},
+        "0.25",
+        None,
+        None,
+    )
+    assert told["now"]["limits"] == slowed._asdict()
+    assert [event["reason"] for event in told["events"]] == reasons[-5:]
+    assert datetime.fromisoformat(told["events"][-1]["at"]).timestamp() == pytest.approx(10**9, abs=0.001)
+    assert json.loads(json.dumps(told)) == told
+
+
+def test_in_the_json_of_a_run_that_ended_unknown_is_null(tmp_path: Path) -> None:
+    write_run(tmp_path, cost=Decimal("0.1"), live=LIVE)
+    told = read_status(tmp_path).to_json()
+    # What the rows of an open part cost is known to the run alone.
+    assert (told["state"], told["now"], told["cost"]) == ("stopped", None, None)
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    Journal(begun).close()
+    new = read_status(begun).to_json()
+    assert (new["state"], new["rows"], new["done"], new["events"]) == ("stopped", None, 0, [])
+
+
+def test_the_docs_tell_each_figure_of_the_json() -> None:
+    docs = (Path(__file__).parents[2] / "docs" / "limits.md").read_text(encoding="utf-8")
+    table = docs.split("| in `status --json` |")[1].split("\n\n")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert " ".join(re.findall(r"`(\w+)`", " ".join(rows))) == ALL_KEYS
+    assert [name for name in (*LIVE._fields, *LIVE.limits._fields) if f"`{name}`" not in table] == []
+
+
+def test_changes_of_an_earlier_day_are_told_with_their_date(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path, cost=Decimal("0.1"), live=None)
+    now = datetime.now().astimezone()
+    before = now - timedelta(days=2)
+    with sqlite3.connect(tmp_path / FILE_NAME) as db:
+        for at, reason in ((before, "cut"), (now, "cut again")):
+            db.execute("INSERT INTO events VALUES (?, 'r', ?)", (int(at.timestamp() * 1_000_000), reason))
+    carry_out(tmp_path)
+    said = capsys.readouterr().out
+    assert f"\n  {before:%Y-%m-%d %H:%M:%S}  cut\n  {now:%H:%M:%S}  cut again\n" in said
+    assert said.endswith("\n  run the same command again to go on\n")
 
 
 def test_a_folder_without_a_journal_is_no_run(tmp_path: Path) -> None:
