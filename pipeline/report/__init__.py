@@ -4,8 +4,10 @@
     facts       what is known of a run: sums by day, model, outcome; spreads; extremes; examples
     spread      percentiles of any number of values, within one in a hundred
     gather      rows -> facts, many at once, by polars
-    tables      facts -> tables, the same for every place they are shown in
-    terminal, as_json    the places
+    tables, many, labelled, over_time, foreseen, months    facts -> tables (`shown`), the same wherever they are shown
+    charts      facts -> charts, drawn by `drawing`
+    compose     which of all that make a report
+    terminal, page, as_json, as_parquet    the places it goes to
 
 Nothing here asks, writes to a run folder, or prices what has its price.
 """

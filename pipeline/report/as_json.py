@@ -9,7 +9,17 @@ from datetime import date, datetime
 from typing import Any
 
 from pipeline import __version__
-from pipeline.report.facts import MEASURES, About, Cell, LabelFacts, RepricedFacts, RunFacts, Sums, summed
+from pipeline.report.facts import (
+    MEASURES,
+    About,
+    Cell,
+    LabelFacts,
+    RepricedFacts,
+    RunFacts,
+    Sums,
+    summed,
+    total_of,
+)
 from pipeline.report.foreseen import compared
 from pipeline.report.labelled import agreement, per_label
 from pipeline.report.many import Together
@@ -76,7 +86,7 @@ def _about(about: About) -> Json:
 
 
 def _figures(cells: dict[Cell, Sums], spread_of: Callable[[str], Spread]) -> Json:
-    total = summed(cells, lambda cell: None).get(None, Sums())
+    total = total_of(cells)
     days = summed(cells, lambda cell: (cell.day, cell.currency))
     return {
         **_sums(total),

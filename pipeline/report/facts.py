@@ -293,15 +293,11 @@ class RunFacts:
     events: Sequence[Event] = ()
 
     def total(self) -> Sums:
-        return summed(self.cells, lambda cell: None).get(None, Sums())
+        return total_of(self.cells)
 
     def spread(self, measure: str) -> Spread:
         """How a measure spreads over all days."""
-        whole = Spread()
-        for (_, name), spread in self.spreads.items():
-            if name == measure:
-                whole.merge(spread)
-        return whole
+        return merged(self.spreads, measure)
 
 
 def summed(cells: dict[Cell, Sums], by: Callable[[Cell], Any]) -> dict[Any, Sums]:
@@ -310,3 +306,17 @@ def summed(cells: dict[Cell, Sums], by: Callable[[Cell], Any]) -> dict[Any, Sums
     for cell, sums in cells.items():
         found.setdefault(by(cell), Sums()).merge(sums)
     return found
+
+
+def total_of(cells: dict[Cell, Sums]) -> Sums:
+    """The sums of all cells together."""
+    return summed(cells, lambda cell: None).get(None, Sums())
+
+
+def merged(spreads: dict[tuple[date | None, str], Spread], measure: str) -> Spread:
+    """How a measure spreads over all days."""
+    whole = Spread()
+    for (_, name), spread in spreads.items():
+        if name == measure:
+            whole.merge(spread)
+    return whole

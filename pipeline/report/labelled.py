@@ -1,8 +1,10 @@
 """How far labels agree with known ones: accuracy, and precision, recall and F1 a label."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from pipeline.report.facts import LabelFacts
+from pipeline.report.facts import OTHERS, LabelFacts
+from pipeline.report.shown import Column, Kind, Table, Value, share
 
 
 class LabelScore(NamedTuple):
@@ -69,3 +71,35 @@ def _ratio(part: int, whole: int) -> float | None:
 def _mean(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
+
+
+def tables(facts: LabelFacts) -> Iterator[Table]:
+    """The labels with their scores, and which were given for which; counts alone where none is known."""
+    scores = per_label(facts)
+    agreed = agreement(facts)
+    rows = [
+        (one.label, one.given, one.known, one.precision, one.recall, one.f1)
+        for one in (*scores, *((agreed.mean,) if agreed is not None else ()))
+    ]
+    if without := facts.given[None]:
+        rows.append(("(no valid label)", without, None, None, None, None))
+    heads = ("precision", "recall", "F1")
+    columns = (
+        Column("label"),
+        Column("given", Kind.COUNT),
+        Column("known", Kind.COUNT),
+        *(Column(head, Kind.SHARE) for head in heads),
+    )
+    if agreed is None:
+        yield Table("Labels", columns[:2], [row[:2] for row in rows])
+        return
+    note = f"accuracy {share(agreed.accuracy)}: {agreed.agreed:,} of {agreed.known:,} rows with a known label"
+    yield Table("Labels", columns, rows, note)
+    given: list[str | None] = [*facts.labels, None]
+    matrix: list[tuple[Value, ...]] = [
+        (truth, *(facts.pairs[truth, label] for label in given))
+        for truth in (*facts.labels, OTHERS)
+        if truth != OTHERS or any(known == OTHERS for known, _ in facts.pairs)
+    ]
+    heads_given = (Column(label or "(no valid label)", Kind.COUNT) for label in given)
+    yield Table("Confusion", (Column("known, below; given, beside"), *heads_given), matrix)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.records import Status
-from pipeline.report.facts import Cell, RunFacts, Sums, summed
+from pipeline.report.facts import Cell, RunFacts, Sums, merged, summed, total_of
 from pipeline.report.shown import Column, Kind, Table, Value
 from pipeline.report.spread import Spread
 from pipeline.report.tables import change, cost, latency, ratio, repriced, state, tokens
@@ -56,15 +56,11 @@ class Together:
                 self._spreads.setdefault(key, Spread()).merge(spread)
 
     def total(self) -> Sums:
-        return summed(self.cells, lambda cell: None).get(None, Sums())
+        return total_of(self.cells)
 
     def spread(self, measure: str) -> Spread:
         """How a measure spreads over all days."""
-        whole = Spread()
-        for (_, name), spread in self._spreads.items():
-            if name == measure:
-                whole.merge(spread)
-        return whole
+        return merged(self._spreads, measure)
 
     def days(self) -> list[date]:
         """The days on which rows were sent, in order."""
@@ -77,7 +73,7 @@ class Together:
 
 def _figures(cells: dict[Cell, Sums]) -> tuple[Value, ...]:
     """The values of _FIGURES over some cells. An amount over several currencies is none."""
-    total = summed(cells, lambda cell: None).get(None, Sums())
+    total = total_of(cells)
     by_status = summed(cells, lambda cell: cell.status)
     told = (total.known_tokens("prompt_tokens"), total.known_tokens("completion_tokens"))
     currencies = {cell.currency for cell in cells if cell.currency is not None}

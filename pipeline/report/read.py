@@ -66,7 +66,9 @@ def read_run(folder: Path, how: Reading) -> RunFacts:
         names = []
     except OSError as error:
         raise RunFolderError(f"the results in {results.where} cannot be read: {error}") from error
-    facts = RunFacts(about=_about(folder, seen, said, running=running))
+    # While the run goes on, a part may have been finished since the journal was read: then its rows count already.
+    unwritten = [outcome for outcome in seen.outcomes if _part_of(outcome.index, seen) not in names]
+    facts = RunFacts(about=_about(folder, seen, said, running=running, open_rows=len(unwritten)))
     response = said.section("response")
     if response.get("labels"):
         facts.labels = LabelFacts(labels=tuple(response["labels"]))
@@ -77,13 +79,11 @@ def read_run(folder: Path, how: Reading) -> RunFacts:
     gatherer = Gatherer(facts)
     for table in _batches(results, names, columns, response):
         gatherer.add(pl.DataFrame(table))
-    # While the run goes on, a part may have been finished since the journal was read: then its rows count already.
-    missing = [outcome for outcome in seen.outcomes if _part_of(outcome.index, seen) not in names]
-    if missing:
-        gatherer.add(pl.DataFrame(_open_rows(missing, columns, said)))
+    if unwritten:
+        gatherer.add(pl.DataFrame(_open_rows(unwritten, columns, said)))
     facts.moments_kept, facts.events = _history(folder)
     facts.estimate = read_estimate(folder)
-    _add_contents(facts, results, names, seen, missing)
+    _add_contents(facts, results, names, seen, unwritten)
     _clear(facts, how.secrets)
     return facts
 
@@ -144,7 +144,7 @@ def _history(folder: Path) -> tuple[list[Moment], list[Event]]:
         raise RunFolderError(f"{folder / FILE_NAME} cannot be read: {error}") from error
 
 
-def _about(folder: Path, seen: JournalView, said: _Said, *, running: bool) -> About:
+def _about(folder: Path, seen: JournalView, said: _Said, *, running: bool, open_rows: int) -> About:
     model, limits, summary = said.section("model"), said.section("limits"), said.summary
     provider = said.provider()
     known = provider.model(model.get("name", "")) if provider else None
@@ -168,7 +168,7 @@ def _about(folder: Path, seen: JournalView, said: _Said, *, running: bool) -> Ab
         exit_reason=None if running else summary.get("exit_reason"),
         elapsed_s=None if running else summary.get("elapsed_s"),
         rows=int(seen.manifest.get("rows", "0")),
-        open_rows=len(seen.outcomes),
+        open_rows=open_rows,
         requests_per_minute=limits.get("requests_per_minute") or of_model.requests_per_minute,
         tokens_per_minute=limits.get("tokens_per_minute") or of_model.tokens_per_minute,
         max_concurrency=limits.get("max_concurrency"),

@@ -4,21 +4,17 @@ from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
-from pipeline.records import Status
-from pipeline.report import foreseen, over_time
+from pipeline.report import foreseen, labelled, over_time
 from pipeline.report.facts import (
-    OTHERS,
     About,
     Cell,
     ExtremeRow,
-    LabelFacts,
     Moments,
     RunFacts,
     Sums,
     summed,
 )
-from pipeline.report.labelled import agreement, per_label
-from pipeline.report.shown import UNKNOWN, Column, Kind, Table, Value, amount, share, short
+from pipeline.report.shown import UNKNOWN, Column, Kind, Table, Value, amount, short
 from pipeline.report.spread import ACCURACY, Spread
 from pipeline.totals import TOKEN_KINDS
 
@@ -56,7 +52,7 @@ def one_run(facts: RunFacts) -> Iterator[Table]:
     if facts.failures:
         yield _failures(facts)
     if facts.labels is not None:
-        yield from _labels(facts.labels)
+        yield from labelled.tables(facts.labels)
     if (limits := _limits(facts.about, facts.moments)) is not None:
         yield limits
     yield from foreseen.tables(facts)
@@ -311,37 +307,6 @@ def _extremes(title: str, found: list[ExtremeRow]) -> Table:
     return Table(title, columns, rows)
 
 
-def _labels(facts: LabelFacts) -> Iterator[Table]:
-    scores = per_label(facts)
-    agreed = agreement(facts)
-    rows = [
-        (one.label, one.given, one.known, one.precision, one.recall, one.f1)
-        for one in (*scores, *((agreed.mean,) if agreed is not None else ()))
-    ]
-    if without := facts.given[None]:
-        rows.append(("(no valid label)", without, None, None, None, None))
-    heads = ("precision", "recall", "F1")
-    columns = (
-        Column("label"),
-        Column("given", Kind.COUNT),
-        Column("known", Kind.COUNT),
-        *(Column(head, Kind.SHARE) for head in heads),
-    )
-    if agreed is None:
-        yield Table("Labels", columns[:2], [row[:2] for row in rows])
-        return
-    note = f"accuracy {share(agreed.accuracy)}: {agreed.agreed:,} of {agreed.known:,} rows with a known label"
-    yield Table("Labels", columns, rows, note)
-    given: list[str | None] = [*facts.labels, None]
-    matrix: list[tuple[Value, ...]] = [
-        (truth, *(facts.pairs[truth, label] for label in given))
-        for truth in (*facts.labels, OTHERS)
-        if truth != OTHERS or any(known == OTHERS for known, _ in facts.pairs)
-    ]
-    heads_given = (Column(label or "(no valid label)", Kind.COUNT) for label in given)
-    yield Table("Confusion", (Column("known, below; given, beside"), *heads_given), matrix)
-
-
 def _limits(said: About, moments: Moments) -> Table | None:
     """The busiest minute against the limits, from when rows were settled; None where there is no limit."""
     rows = []
@@ -360,9 +325,3 @@ def _limits(said: About, moments: Moments) -> Table | None:
         Column("used", Kind.SHARE),
     )
     return Table("Limits used", columns, rows, "by when rows were settled; attempts that failed not counted")
-
-
-def failed_share(sums: dict[str, Sums]) -> float | None:
-    """The share of failed rows in sums by status."""
-    rows = sum(one.rows for one in sums.values())
-    return ratio(sums.get(Status.FAILED, Sums()).rows, rows)

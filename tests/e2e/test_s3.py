@@ -84,6 +84,7 @@ def test_a_run_from_s3_to_s3_is_as_one_on_this_machine(
     assert (again.code, again.summary["sent"]) == (0, 0)
     assert "finished, 40 of 40 rows" in place.promptmill("status", "state").stdout
     assert place.promptmill("export", "state", "-o", "all.csv").code == 0
+    assert "40 of 40" in place.promptmill("report", "state").stdout
     assert pl.read_csv(place.folder / "all.csv")["row_id"].to_list() == [f"r{n}" for n in range(ROWS)]
     check = place.promptmill("check", "job.toml")
     assert (check.code, f"output    {bucket.url}/out (state in {state(place)})" in check.stdout) == (0, True)
