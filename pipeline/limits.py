@@ -202,11 +202,7 @@ class LocalGate:
 
     def cool_until(self, until_s: float) -> None:
         """Admit nothing before the loop's time `until_s`: another process that shares the limits was told to wait."""
-        if until_s > self._cooling_until_s:
-            self._cooling_until_s = until_s
-            self._requests.pause(until_s)
-            self._tokens.pause(until_s)
-            self._wake()
+        self._cool(asyncio.get_running_loop().time(), until_s, "another run of this account was told to wait")
 
     async def acquire(self, tokens: int) -> None:
         self._waiting += 1
@@ -255,11 +251,13 @@ class LocalGate:
                 self._note(f"{what} a minute cut from {before} to {after}: "
                            f"{cut.share:.1%} of the latest requests were refused ({bucket})")  # fmt: skip
         if retry_after_s is not None and retry_after_s > 0:
-            self._cool(now_s, min(retry_after_s, LONGEST_RETRY_AFTER_S), "the provider says how long to wait")
+            self._cool(
+                now_s, now_s + min(retry_after_s, LONGEST_RETRY_AFTER_S), "the provider says how long to wait"
+            )
         elif cut is not None and (cut.again or self._nothing_answered_since_cut(now_s)):
             self._storms = self._storms + 1 if now_s - self._cooling_until_s < IN_A_ROW_S else 0
             pause_s = min(FIRST_COOL_DOWN_S * 2.0 ** min(self._storms, 16), LONGEST_COOL_DOWN_S)
-            self._cool(now_s, pause_s, f"{cut.share:.0%} of the latest requests were refused")
+            self._cool(now_s, now_s + pause_s, f"{cut.share:.0%} of the latest requests were refused")
 
         if cut is not None:
             self._cut_s, self._answered_since_cut = now_s, 0
@@ -267,12 +265,16 @@ class LocalGate:
     def _nothing_answered_since_cut(self, now_s: float) -> bool:
         return self._answered_since_cut == 0 and now_s - self._cut_s < IN_A_ROW_S
 
-    def _cool(self, now_s: float, pause_s: float, why: str) -> None:
-        if now_s + pause_s > self._cooling_until_s:
-            self.cool_until(now_s + pause_s)
-            if self._common is not None:
-                self._common.cool(now_s, now_s + pause_s)
-            self._note(f"nothing is sent for {pause_s:.1f} s: {why}")
+    def _cool(self, now_s: float, until_s: float, why: str) -> None:
+        if until_s <= self._cooling_until_s:
+            return
+        self._cooling_until_s = until_s
+        self._requests.pause(until_s)
+        self._tokens.pause(until_s)
+        self._wake()
+        if self._common is not None:
+            self._common.cool(now_s, until_s)
+        self._note(f"nothing is sent for {until_s - now_s:.1f} s: {why}")
 
     async def _until_admissible(self, tokens: int) -> None:
         """Return only when slot, cool-down and pace allow it at the same instant: after each wait all is looked at."""

@@ -713,7 +713,9 @@ def test_a_share_is_a_part_of_one(share: float) -> None:
 
 def test_a_pause_told_by_another_process_holds_also_a_head_that_waits() -> None:
     async def main() -> None:
-        gate = await warm(tpm=60_000)
+        notes: list[str] = []
+        gate = gate_of(tpm=60_000, note=notes.append)
+        await saturate(gate, endless(1), for_s=2)
         await gate.acquire(1_000)
         line = Line(gate)
         line.send("head", 1)
@@ -722,6 +724,7 @@ def test_a_pause_told_by_another_process_holds_also_a_head_that_waits() -> None:
         gate.cool_until(until_s)
         assert gate.cooling_until_s == until_s
         gate.cool_until(until_s - 3)  # an earlier one changes nothing
+        assert notes == ["nothing is sent for 5.0 s: another run of this account was told to wait"]
         await line.done()
         assert line.at("head") == pytest.approx(5.5)
 
