@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from pipeline import __version__
-from pipeline.cli_parts import PRICES, Group, RunCommand, job_options, shown, tell_bug
+from pipeline.cli_parts import PRICES, Group, RunCommand, estimate_options, job_options, shown, tell_bug
 from pipeline.errors import Interrupted, PromptmillError
 from pipeline.streams import Forgiving, JsonLines, open_closed_streams
 
@@ -131,34 +131,7 @@ Examples:
 Exit codes: 0 estimated, 2 wrong job, input or run folder; those of `run` where a pilot came to no end.""",
 )
 @job_options
-@click.option(
-    "--pilot",
-    type=click.IntRange(min=10),
-    metavar="N",
-    help="Ask N rows, drawn from all by their length, and judge the answers by theirs. They are part of the run: it does not "
-    "ask them again.",
-)
-@click.option(
-    "--from",
-    "from_run",
-    type=click.Path(path_type=Path),
-    metavar="RUN",
-    help="Judge the answers by those in another run folder.",
-)
-@click.option(
-    "--sample",
-    type=click.IntRange(min=10),
-    metavar="N",
-    help="Count the prompts of N rows, drawn from all by their length, instead of every one.",
-)
-@click.option(
-    "--compare",
-    metavar="MODEL,...",
-    help="Show what the same tokens cost with these models: name, or provider/name.",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Draw other rows.")
-@click.option("--json", "as_json_line", is_flag=True, help="One line of JSON instead of the table.")
-@click.option("--quiet", is_flag=True, help="Show no progress.")
+@estimate_options
 def estimate(**options: Any) -> int:
     """Say what the job in the file JOB will come to: tokens, requests, cost on every route, and time at the limits.
 

@@ -78,6 +78,51 @@ def job_options(command: _Command) -> _Command:
     return command
 
 
+def estimate_options(command: _Command) -> _Command:
+    """What `estimate` judges by, and how it says what it found."""
+    for add in reversed(
+        (
+            click.option(
+                "--pilot",
+                type=click.IntRange(min=10),
+                metavar="N",
+                help="Ask N rows, drawn from all by their length, and judge the answers by theirs. They are part of the run: it "
+                "does not ask them again.",
+            ),
+            click.option(
+                "--from",
+                "from_run",
+                type=click.Path(path_type=Path),
+                metavar="RUN",
+                help="Judge the answers by those in another run folder.",
+            ),
+            click.option(
+                "--sample",
+                type=click.IntRange(min=10),
+                metavar="N",
+                help="Count the prompts of N rows, drawn from all by their length, instead of every one.",
+            ),
+            click.option(
+                "--compare",
+                metavar="MODEL,...",
+                help="Show what the same tokens cost with these models: name, or provider/name.",
+            ),
+            click.option("--seed", type=int, default=0, show_default=True, help="Draw other rows."),
+            click.option(
+                "--json", "as_json_line", is_flag=True, help="One line of JSON instead of the table."
+            ),
+            click.option(
+                "--html",
+                metavar="FILE",
+                help="Write the estimate to FILE as one page that needs nothing else.",
+            ),
+            click.option("--quiet", is_flag=True, help="Show no progress."),
+        )
+    ):
+        command = add(command)
+    return command
+
+
 def shown(said: object) -> str:
     """The words of an error, which may be those of a dataset or a server: without keys, nor what a terminal obeys, nor end."""
     text = environment_secrets(os.environ).masked(str(said))

@@ -5,22 +5,22 @@ import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from pipeline.commands.job import catalogue, now, read_plan
+from pipeline.commands.report import placed, write_whole
 from pipeline.engine import RunOptions, run_job
 from pipeline.errors import JobError
 from pipeline.estimate import as_json, count_all, count_some, judge, options_of, read_other, read_own
 from pipeline.estimate.judging import Known
+from pipeline.estimate.page import page_of
 from pipeline.estimate.population import Population
 from pipeline.estimate.progress import counting_bar
-from pipeline.estimate.table import show
+from pipeline.estimate.tables import tables_of
 from pipeline.plan import Plan, scan_dataset
 from pipeline.progress import counting
+from pipeline.report.terminal import show
 from pipeline.run_log import Notes
 from pipeline.stopping import signals_interrupt
-
-_PIPED_WIDTH = 120
 
 
 def carry_out(
@@ -37,6 +37,7 @@ def carry_out(
     compare: str | None,
     seed: int,
     as_json_line: bool,
+    html: str | None,
     quiet: bool,
 ) -> int:
     """Estimate a job; the estimate goes to stdout, all else to stderr."""
@@ -68,10 +69,12 @@ def carry_out(
                 other_folder=None if from_run is None else str(from_run),
             )
         )
+    if html is not None:
+        write_whole(placed(html), page_of(found, now()).encode("utf-8", "backslashreplace"))
     if as_json_line:
         click.echo(json.dumps(as_json(found)))
-    else:
-        show(found, Console(file=sys.stdout, width=None if sys.stdout.isatty() else _PIPED_WIDTH))
+    elif html is None:
+        show(tables_of(found), sys.stdout)
     return code
 
 

@@ -50,9 +50,9 @@ def carry_out(
     )
     facts = [read_run(folder, how) for folder in _folders(runs)]
     if html is not None:
-        _write(_placed(html), page_of(facts, now()).encode("utf-8", "backslashreplace"))
+        write_whole(placed(html), page_of(facts, now()).encode("utf-8", "backslashreplace"))
     if parquet is not None:
-        _write(_placed(parquet), as_parquet.to_bytes(as_parquet.table(facts)))
+        write_whole(placed(parquet), as_parquet.to_bytes(as_parquet.table(facts)))
     if as_json:
         click.echo(to_text(document(facts, now())))
     elif html is None and parquet is None:
@@ -79,7 +79,7 @@ def _show_ledger(*, as_json: bool) -> int:
     return 0
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Write a file whole or not at all; it holds what a model said, so it is its owner's alone."""
     try:
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def _write(path: Path, content: bytes) -> None:
         click.echo(f"written to {path}", err=True)
 
 
-def _placed(path: str) -> Path:
+def placed(path: str) -> Path:
     """A path with {today}, {yesterday}, {now:FORMAT} and {env:NAME} filled in, as in job files. What is there is meant so."""
     return Path(path) if Path(path).exists() else Path(expand(path, env=os.environ, now=now()))
 
@@ -98,7 +98,7 @@ def _placed(path: str) -> Path:
 def _folders(named: Sequence[str]) -> list[Path]:
     """The run folders that were named, each once. A pattern takes what is a run folder and passes over the rest."""
     found: dict[Path, None] = {}
-    for name in (str(_placed(name)) for name in named):
+    for name in (str(placed(name)) for name in named):
         if Path(name).exists() or not glob.has_magic(name):
             found[Path(name)] = None
             continue

@@ -8,7 +8,8 @@
     words       what must be said beside the figures
     progress    how far the counting is
     figures     the estimate as it is handed over: plain values, JSON
-    table       the estimate on a terminal
+    tables      the estimate as tables, for a terminal and a page
+    page        the estimate as one HTML file
 
 The statistics are in `pipeline/sampling.py`, the tokenizer's work in `pipeline/counting.py`.
 """

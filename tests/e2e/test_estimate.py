@@ -1,10 +1,13 @@
 """`promptmill estimate` as a user meets it: a pilot that is paid once, wrong inputs, and the words on the screen."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import Typed, Workplace
+from tests.e2e.test_report_page import CHROMIUM, OVERFLOWS, WIDTHS
+from tests.support.chromium import browsing
 from tests.support.cli import Ended
 from tests.support.provider import Provider
 
@@ -36,7 +39,7 @@ def test_a_pilot_is_asked_once_and_the_run_asks_the_others(place: Workplace, pro
     low, high = (float(found["costs"][0]["cost"][name]) for name in ("low", "high"))
     assert low <= float(ran["cost"]) <= high
     after = estimate(place)
-    assert "settled   40 rows have their outcome" in after.stdout
+    assert "40 rows have their outcome" in after.stdout
     assert after.stderr == ""
 
 
@@ -113,6 +116,28 @@ def test_the_simulator_has_no_price_and_says_where_there_is_one(typed: Typed) ->
     assert ended.code == 0
     assert "no price is known for qwen-plus at simulator" in ended.stdout
     assert "dashscope/qwen-plus" in ended.stdout
+
+
+def test_a_page_is_written_where_it_is_asked_for(place: Workplace, typed: Typed) -> None:
+    ended = typed("estimate", "job.toml", "--html", "estimate.html")
+    assert ended == (0, "", "")
+    page = (place.folder / "estimate.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert "Estimate mood" in page
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_the_page_fits_a_phone_and_a_desk(place: Workplace, typed: Typed, tmp_path: Path) -> None:
+    place.point_at("http://127.0.0.1:9/v1")
+    compared = ("--compare", "qwen-flash,qwen3-max,openai/gpt-5", "--html", "estimate.html")
+    assert typed("estimate", "job.toml", *compared).code == 0
+    assert CHROMIUM is not None
+    with browsing(CHROMIUM, tmp_path / "profile") as browser:
+        for width in WIDTHS.values():
+            browser.open(place.folder / "estimate.html", width=width)
+            assert browser.evaluate(OVERFLOWS) == []
+            assert browser.complaints == []
+            (tmp_path / f"{width}.png").write_bytes(browser.screenshot())
 
 
 def test_the_ledger_counts_as_the_estimate_does(place: Workplace, provider: Provider) -> None:

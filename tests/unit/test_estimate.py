@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from pipeline import catalog
 from pipeline.errors import JobError, RunFolderError
@@ -28,12 +27,14 @@ from pipeline.estimate import (
 )
 from pipeline.estimate.judging import Known
 from pipeline.estimate.options import Option
+from pipeline.estimate.page import page_of
 from pipeline.estimate.progress import counting_bar
 from pipeline.estimate.settled import FIGURES, Seen, Settled
-from pipeline.estimate.table import money, show
+from pipeline.estimate.tables import tables_of
 from pipeline.plan import Plan
 from pipeline.pricing import price
 from pipeline.records import Failure, Request, Response
+from pipeline.report.terminal import show
 from pipeline.sampling import Interval
 from pipeline.simulator.answers import answer as simulated
 from pipeline.tokens import count_messages, count_text
@@ -134,7 +135,7 @@ def pilot(folder: Path, count: int, *overrides: str, seed: int = 0) -> Any:
 
 def shown(estimate: Estimate) -> str:
     stream = io.StringIO()
-    show(estimate, Console(file=stream, width=140))
+    show(tables_of(estimate), stream)
     return stream.getvalue()
 
 
@@ -154,15 +155,15 @@ def test_without_answers_the_prompts_are_known_and_the_most_is_said_to_be_the_mo
     assert found.costs[0].most == tokens * 800 + 2 * most * 8_000
     assert found.costs[0].least == tokens * 800
     text = shown(found)
-    assert "answers   not known: only the most that they can come to" in text
-    assert "at least" in text and "--pilot 100" in text
+    assert "not known: only the most that they can come to" in text
+    assert "At most: every answer as long as" in text and "--pilot 100" in text
 
 
 def test_without_a_bound_no_most_is_made_up(tmp_path: Path) -> None:
     write_rows(tmp_path, {"text": "a"})
     found = estimated(tmp_path, "model.name=qwen3.7-plus", "params.enable_thinking=true")
     assert (found.most_output, found.costs[0].most) == (None, None)
-    assert "no bound" in shown(found)
+    assert "enable_thinking" not in shown(found)
 
 
 def test_a_whole_run_is_known_to_the_last_digit(tmp_path: Path) -> None:
@@ -353,7 +354,7 @@ def test_reasoning_is_a_part_of_the_output_at_its_own_price(tmp_path: Path) -> N
     expected = found.input.value * 800 + found.output.value * 8_000
     assert found.costs[0].expected is not None
     assert found.costs[0].expected.value == pytest.approx(expected)
-    assert "of them reasoning" in shown(found)
+    assert "reasoning tokens, of them" in shown(found)
 
 
 # Some prompts counted
@@ -454,7 +455,7 @@ def test_a_batch_breaks_even_where_the_cache_saves_as_much(tmp_path: Path) -> No
         + float(rate.output) * completion
     )
     assert here == pytest.approx(there, rel=1e-3)
-    assert f"while less than {even.cached_share:.0%} of the prompt tokens are cached" in shown(found)
+    assert f"while less than {even.cached_share:.1%} of the prompt tokens are cached" in shown(found)
 
 
 def test_where_answers_cost_most_no_cache_beats_a_batch(tmp_path: Path) -> None:
@@ -508,19 +509,20 @@ def test_more_rows_than_there_are_cannot_be_drawn(tmp_path: Path) -> None:
 # How it is shown
 
 
-@pytest.mark.parametrize(
-    ("nano", "said"),
-    [
-        (0, "0.0000"),
-        (1, "0.000000001"),
-        (12_340, "0.00001234"),
-        (1_234_567, "0.0012"),
-        (12_345_678, "0.0123"),
-        (1_234_567_890_123, "1,234.57"),
-    ],
-)
-def test_amounts_keep_the_digits_that_matter(nano: int, said: str) -> None:
-    assert money(nano) == said
+def test_the_page_holds_the_tables_and_runs_nothing_of_the_datasets(tmp_path: Path) -> None:
+    write_rows(tmp_path, *rows_of(40), {"text": None})
+    pilot(tmp_path, 20)
+    found = replace(estimated(tmp_path), job="<script>alert(1)</script>")
+    page = page_of(found, whole_runs.now())
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert" in page
+    for text in (
+        "batch-file",
+        "output tokens",
+        "cannot be sent: rows.jsonl:41",
+        "judged by a pilot of 20 rows",
+    ):
+        assert text in page
 
 
 def test_the_json_form_holds_every_figure(tmp_path: Path) -> None:

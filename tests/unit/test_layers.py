@@ -67,8 +67,9 @@ LAYERS: list[set[str]] = [
     {"sharing", "spending", "servers", "placing", "counting", "pilot", "opening", "metrics"},
     {"runner", "live"},
     {"run_file"},
-    {"engine", "check", "export", "estimate", "status", "labels", "simulator", "selftest", "price_list"},
+    {"engine", "check", "export", "status", "labels", "simulator", "selftest", "price_list"},
     {"report"},
+    {"estimate"},
     {"commands", "cli_parts"},
     {"cli"},
 ]
