@@ -5,7 +5,9 @@ from io import StringIO
 from typing import TextIO
 
 from rich import box
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -14,6 +16,8 @@ from pipeline.report.shown import Table, written
 
 # Where nobody says how wide the place is, as in a file: a table then takes what it needs, and long text is folded.
 _WIDTH_ELSEWHERE = 160
+_FOLDED_CHARS = 16
+_BETWEEN_COLUMNS = 3
 
 
 def show(tables: Iterable[Table], stream: TextIO) -> None:
@@ -31,12 +35,25 @@ def _print(tables: Iterable[Table], console: Console) -> None:
     for number, table in enumerate(tables):
         if number:
             console.print()
-        console.print(_drawn(table))
+        cells = [
+            [printable(written(value, column.kind)) for value, column in zip(row, table.columns, strict=True)]
+            for row in table.rows
+        ]
+        console.print(_drawn(table, cells) if _fits(table, cells, console.width) else _by_row(table, cells))
         if table.note:
             console.print(Text(f"  {table.note}", style="dim"))
 
 
-def _drawn(table: Table) -> RichTable:
+def _fits(table: Table, cells: list[list[str]], width: int) -> bool:
+    """Whether all figures stand in their columns, and text has room enough to be folded."""
+    needed = 0
+    for number, column in enumerate(table.columns):
+        widest = max(cell_len(text) for text in (column.head, *(row[number] for row in cells)))
+        needed += (widest if column.is_figure else min(widest, _FOLDED_CHARS)) + _BETWEEN_COLUMNS
+    return needed <= width
+
+
+def _drawn(table: Table, cells: list[list[str]]) -> RichTable:
     drawn = RichTable(
         title=_text(table.title),
         title_justify="left",
@@ -52,10 +69,23 @@ def _drawn(table: Table) -> RichTable:
             overflow="fold",
             no_wrap=column.is_figure,
         )
-    for row in table.rows:
-        cells = zip(row, table.columns, strict=True)
-        drawn.add_row(*(_text(written(value, column.kind)) for value, column in cells))
+    for row in cells:
+        drawn.add_row(*map(Text, row))
     return drawn
+
+
+def _by_row(table: Table, cells: list[list[str]]) -> Group:
+    """A table that is wider than the place: each row as a line of its figures, with their heads, folded between two of them."""
+    lines: list[RenderableType] = [Text(printable(table.title), style="bold")]
+    for first, *others in cells:
+        lines.append(Text(f" {first}"))
+        heads = (column.head for column in table.columns[1:])
+        said = (
+            f"{printable(head)} {text}".strip().replace(" ", "\u00a0")
+            for head, text in zip(heads, others, strict=True)
+        )
+        lines.append(Padding(Text(" · ".join(said)), (0, 0, 0, 3)))
+    return Group(*lines)
 
 
 def _text(text: str) -> Text:

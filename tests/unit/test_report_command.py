@@ -23,8 +23,18 @@ from pipeline.pricing import price, to_nano
 from pipeline.records import Usage
 from pipeline.report.as_parquet import SCHEMA_VERSION
 from pipeline.report.shown import Column, Kind, Table, share, short, written
+from pipeline.report.tables import one_run
 from pipeline.report.terminal import show
-from tests.support.reported import START, answer, estimated, failure, keeping_history, moment, run_folder
+from tests.support.reported import (
+    START,
+    answer,
+    estimated,
+    facts_of,
+    failure,
+    keeping_history,
+    moment,
+    run_folder,
+)
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "reports.md").read_text(encoding="utf-8")
 
@@ -374,3 +384,23 @@ def test_the_ledger_stands_alone_and_a_run_must_be_named_else(run: Path) -> None
         carry_out((str(run),), ledger=True)
     with pytest.raises(JobError, match="name a run folder"):
         carry_out(())
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_narrow_terminal_loses_no_figure(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TERM", "xterm")
+    facts = facts_of(run)
+    terminal = Terminal()
+    show(one_run(facts), terminal)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue()).splitlines()
+    assert max(map(len, lines)) <= 60
+    said = " ".join(" ".join(lines).replace("\u00a0", " ").split())
+    assert (
+        "qwen-plus route realtime · rows 7 · prompt tokens 700 · completion tokens 70 · cost 0.007000" in said
+    )
+    assert "latency rows 8 · mean 104 ms" in said
