@@ -86,7 +86,8 @@ def run(
         summary = run_job(plan, options, now=now, connect=connect)
         cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - wall_s
     assert summary.exit_code == 0 and summary.status["ok"] == summary.rows, summary
-    return Spent(summary.rows, cpu_s, wall_s, peak_mib(), (pace_us + yardstick_us()) / 2)
+    pace_us = (pace_us + yardstick_us()) / 2
+    return Spent(summary.rows, cpu_s, wall_s, peak_mib(), pace_us, summary.loop_lag_p99_ms)
 
 
 def main() -> None:

@@ -3,12 +3,14 @@
     python -m benchmarks.stub_server [--delay-ms 200]
 
 Prints its port, then the monotonic time of its first request. Ends when its standard input does, and then prints as JSON how many
-requests it answered, and when the last came.
+requests it answered, when the last came, how many connections it held at most, and how many requests a second came between the
+first and the last turn of all connections.
 """
 
 import argparse
 import asyncio
 import json
+import resource
 import sys
 import time
 from typing import cast
@@ -30,6 +32,8 @@ class Stub:
         self._delay_s = delay_s
         self._loop = asyncio.get_running_loop()
         self.answered = 0
+        self.connections = self.most_connections = 0
+        self._came_s: list[float] = []  # each request, where answers take their time
         self.last_s: float | None = None
 
     def answer(self, transport: asyncio.Transport) -> None:
@@ -38,9 +42,14 @@ class Stub:
         self.answered += 1
         self.last_s = self._loop.time()
         if self._delay_s:
+            self._came_s.append(self.last_s)
             self._loop.call_later(self._delay_s, _reply, transport)
         else:
             transport.write(_REPLY)
+
+    def settled_per_s(self) -> float | None:
+        between = self._came_s[self.most_connections : -self.most_connections]
+        return (len(between) - 1) / (between[-1] - between[0]) if len(between) > 1 else None
 
 
 class Connection(asyncio.Protocol):
@@ -52,6 +61,11 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._held = b""
+        self._stub.connections += 1
+        self._stub.most_connections = max(self._stub.most_connections, self._stub.connections)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stub.connections -= 1
 
     def data_received(self, data: bytes) -> None:
         held = self._held + data
@@ -80,7 +94,13 @@ async def main(delay_s: float) -> None:
     ended = asyncio.Event()
     loop.add_reader(sys.stdin, ended.set)
     await ended.wait()
-    print(json.dumps({"answered": stub.answered, "last_s": stub.last_s}), flush=True)
+    seen = {
+        "answered": stub.answered,
+        "last_s": stub.last_s,
+        "most_connections": stub.most_connections,
+        "settled_per_s": stub.settled_per_s(),
+    }
+    print(json.dumps(seen), flush=True)
 
 
 if __name__ == "__main__":
@@ -90,4 +110,6 @@ if __name__ == "__main__":
     parser.add_argument("--delay-ms", type=float, default=0, help="how long each answer is held back")
     options = parser.parse_args()
     pin(SERVER_CORE)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     uvloop.run(main(options.delay_ms / 1000))

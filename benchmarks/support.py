@@ -85,11 +85,16 @@ def child(module: str, *args: object) -> dict[str, Any]:
 
 
 class Served(NamedTuple):
-    """What a stub server saw: requests answered, and the monotonic times of the first and the last. None where none came."""
+    """What a stub server saw: requests answered, and the monotonic times of the first and the last. None where none came.
+
+    `settled_per_s` is the requests a second between the first and the last turn of all connections, None without a delay.
+    """
 
     answered: int
     first_s: float | None
     last_s: float | None
+    most_connections: int
+    settled_per_s: float | None
 
 
 class StubServer(NamedTuple):

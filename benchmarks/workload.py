@@ -23,6 +23,7 @@ class Spent(NamedTuple):
     """What a run over so many rows took; peak memory is that of its whole process.
 
     `yardstick_us` says how fast the machine was just then: `support.yardstick_us` before and after the run, their mean.
+    `lag_p99_ms` is how late our event loop was.
     """
 
     rows: int
@@ -30,6 +31,7 @@ class Spent(NamedTuple):
     wall_s: float
     peak_mib: float
     yardstick_us: float = 0.0
+    lag_p99_ms: float | None = None
 
     @property
     def us_a_row(self) -> float:

@@ -8,6 +8,7 @@ from typing import Literal, assert_never
 
 from pipeline.transport.fast_core import FastTransport
 from pipeline.transport.httpx_core import HttpxTransport
+from pipeline.transport.open_files import allow_connections
 from pipeline.transport.seam import KEPT_HEADERS, Endpoint, Sink, Transport, tls_context
 
 __all__ = [
@@ -28,8 +29,9 @@ Core = Literal["fast", "httpx"]
 def open_transport(core: Core, endpoint: Endpoint) -> Transport:
     """Opens the transport of a run inside its loop; close it there with `aclose`.
 
-    Raises SetupError for a `ca_file` that cannot be used.
+    Raises SetupError for a `ca_file` that cannot be used, and where the system bounds open files to fewer than the connections.
     """
+    allow_connections(endpoint.max_connections)
     match core:
         case "fast":
             return FastTransport(endpoint)
