@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from benchmarks.support import KEY, ROOT, table
+from benchmarks.support import ROOT, table
+from benchmarks.workload import KEY
 
 ROWS, PILOTS, PILOT_ROWS, LEAST_HELD = 2_000, 20, 100, 18
 PAGE = ROOT / "docs/estimates.md"

@@ -16,6 +16,7 @@ from pipeline.plan import Plan
 from pipeline.records import Row
 from pipeline.sampling import draw, make_strata
 
+_AT_ONCE = 1_000
 # Hears how many rows were read, and the tokens counted in them.
 OnProgress = Callable[[int, int], None] | None
 
@@ -94,6 +95,3 @@ def count_some(
                 rows.clear()
     counts.add(count_rows(plan, rows, workers=1))
     return Population(sizes=sizes, exact=False, counted=drawn, counts=counts)
-
-
-_AT_ONCE = 1_000

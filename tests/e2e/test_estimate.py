@@ -16,9 +16,11 @@ def estimate(place: Workplace, *arguments: str, **env: str) -> Ended:
     return place.promptmill("estimate", "job.toml", *arguments, **env)
 
 
-def test_a_pilot_is_asked_once_and_the_run_asks_the_others(place: Workplace, provider: Provider) -> None:
+def test_a_pilot_is_asked_once_and_the_run_asks_the_others(
+    place: Workplace, provider: Provider, typed: Typed
+) -> None:
     place.point_at(provider)
-    before = estimate(place, "--json")
+    before = typed("estimate", "job.toml", "--json")
     assert (before.code, json.loads(before.stdout)["source"]["kind"]) == (0, "none")
     assert not place.out.exists()
     assert not provider.ledger.totals()["received"]
@@ -38,7 +40,7 @@ def test_a_pilot_is_asked_once_and_the_run_asks_the_others(place: Workplace, pro
     assert (ran["sent"], ran["done"], provider.ledger.totals()["received"]) == (28, 40, 40)
     low, high = (float(found["costs"][0]["cost"][name]) for name in ("low", "high"))
     assert low <= float(ran["cost"]) <= high
-    after = estimate(place)
+    after = typed("estimate", "job.toml")
     assert "40 rows have their outcome" in after.stdout
     assert after.stderr == ""
 
@@ -140,8 +142,8 @@ def test_the_page_fits_a_phone_and_a_desk(place: Workplace, typed: Typed, tmp_pa
             (tmp_path / f"{width}.png").write_bytes(browser.screenshot())
 
 
-def test_the_ledger_counts_as_the_estimate_does(place: Workplace, provider: Provider) -> None:
+def test_the_ledger_counts_as_the_estimate_does(place: Workplace, provider: Provider, typed: Typed) -> None:
     place.point_at(provider)
-    counted = json.loads(estimate(place, "--json").stdout)["tokens"]["input"]
+    counted = json.loads(typed("estimate", "job.toml", "--json").stdout)["tokens"]["input"]
     assert place.run().summary["tokens"]["prompt_tokens"] == counted["value"]
     assert counted["low"] == counted["high"]
