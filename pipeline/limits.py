@@ -244,12 +244,16 @@ class LocalGate:
         else:
             pace = self._tokens if bucket == "tokens" else self._requests
             cut = pace.refuse(now_s, admitted_s, burst=bucket == "burst")
+        why = (
+            ""
+            if cut is None
+            else f"{cut.refused:,} of the latest {cut.went:,} requests were refused ({bucket})"
+        )
         if cut is not None:
             before, after = f"{60 * cut.before_per_s:,.0f}", f"{60 * cut.after_per_s:,.0f}"
             what = "tokens" if bucket == "tokens" else "requests"
             if before != after:  # it is not as slow already as it may become
-                self._note(f"{what} a minute cut from {before} to {after}: "
-                           f"{cut.share:.1%} of the latest requests were refused ({bucket})")  # fmt: skip
+                self._note(f"{what} a minute cut from {before} to {after}: {why}")
         if retry_after_s is not None and retry_after_s > 0:
             self._cool(
                 now_s, now_s + min(retry_after_s, LONGEST_RETRY_AFTER_S), "the provider says how long to wait"
@@ -257,7 +261,7 @@ class LocalGate:
         elif cut is not None and (cut.again or self._nothing_answered_since_cut(now_s)):
             self._storms = self._storms + 1 if now_s - self._cooling_until_s < IN_A_ROW_S else 0
             pause_s = min(FIRST_COOL_DOWN_S * 2.0 ** min(self._storms, 16), LONGEST_COOL_DOWN_S)
-            self._cool(now_s, now_s + pause_s, f"{cut.share:.0%} of the latest requests were refused")
+            self._cool(now_s, now_s + pause_s, why)
 
         if cut is not None:
             self._cut_s, self._answered_since_cut = now_s, 0

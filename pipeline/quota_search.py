@@ -77,14 +77,15 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A rate was cut: from and to so many a second, since `share` of the latest requests was refused.
+    """A rate was cut: from and to so many a second, since `refused` of the `went` latest requests were.
 
     `again`: it was cut just before, and that was not enough.
     """
 
     before_per_s: float
     after_per_s: float
-    share: float
+    refused: int
+    went: int
     again: bool
 
 
@@ -227,7 +228,8 @@ class QuotaSearch:
         """The provider finds that `rate_per_s` was reached too quickly."""
         if admitted_s <= self._since_s:
             return None
-        share = (self._refused + 1) / max(self._went, self._refused + 1)
+        refused = round(self._refused) + 1
+        went = max(round(self._went), refused)
         self._clean, self._refused_s = 0, now_s
         self._goal = max(self._goal or 0.0, self.rate_per_s)
         if self._growth > BURST_GROWTH or now_s - self._burst_s > 2 * WINDOW_S:
@@ -238,7 +240,7 @@ class QuotaSearch:
         self._since_s = self._cut_s = (
             now_s + WINDOW_S
         )  # what goes until then may still be too much for this window
-        return Cut(rate_per_s, self.rate_per_s, share, again=False)
+        return Cut(rate_per_s, self.rate_per_s, refused, went, again=False)
 
     @property
     def limit_per_s(self) -> float | None:
@@ -326,6 +328,7 @@ class QuotaSearch:
             self._probe(now_s)
 
     def _cut(self, now_s: float, share: float, lately: float) -> Cut:
+        refused, went = round(self._refused), round(max(self._went, self._refused))
         before = max(min(self.rate_per_s, self._latest if self.phase is Phase.OPEN else lately), self._floor)
         again = now_s - self._cut_s < AT_ONCE_S and share >= DEEP_SHARE
         first = self._growth > GROWTH or self.phase is Phase.OPEN
@@ -356,7 +359,7 @@ class QuotaSearch:
         self._granted, self._cut_s, self._rising = after / CRUISE, now_s, False
         self._cruise(now_s)
         self._owe(too_much)
-        return Cut(before, self.rate_per_s, share, again)
+        return Cut(before, self.rate_per_s, refused, went, again)
 
     def _owe(self, too_much: float) -> None:
         """Until the provider's window ends, all that follows would be refused as well."""

@@ -40,7 +40,7 @@ def history(journal: Path) -> History:
 
 def test_what_is_told_is_kept_with_the_next_moment_and_read_back_as_it_was(journal: Path) -> None:
     written = history(journal)
-    cut = Event(5, "run", "requests a minute cut from 600 to 300: 50.0% of the latest requests were refused")
+    cut = Event(5, "run", "requests a minute cut from 600 to 300: 20 of the latest 40 requests were refused")
     written.tell(cut)
     assert read_history(journal) == ([], [])
     written.keep(moment(1))

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 
@@ -525,7 +526,15 @@ def test_while_everything_is_refused_all_wait_a_second_then_two_then_four_then_s
             await asyncio.sleep(0.05)
             gate.release(1, 0)
             gate.slow("requests", None, admitted_s)
-        pauses = [what.split()[4] for _, what in notes if what.startswith("nothing is sent")]
+        told = [what.split(": ") for _, what in notes]
+        pauses = [what.split()[4] for what, _ in told if what.startswith("nothing is sent")]
+        counts = [
+            re.match(r"(\d+) of the latest (\d+) requests were refused \(requests\)", why)
+            for _, why in told[1:]
+        ]
+        assert all(
+            found is not None and found[1] == found[2] for found in counts
+        )  # none of them was answered
         assert pauses[:4] == ["1.0", "2.0", "4.0", "6.0"]
         assert set(pauses[4:]) == {"6.0"}
         cuts = [what.split(":")[0].split()[-3::2] for _, what in notes if "cut from" in what]
