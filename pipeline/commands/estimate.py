@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,9 +19,12 @@ from pipeline.estimate.progress import counting_bar
 from pipeline.estimate.tables import tables_of
 from pipeline.plan import Plan, scan_dataset
 from pipeline.progress import counting
+from pipeline.report.foreseen import ESTIMATE_FILE
 from pipeline.report.terminal import show
+from pipeline.run_folder import StorageError
 from pipeline.run_log import Notes
 from pipeline.stopping import signals_interrupt
+from pipeline.storage import LocalFiles
 
 
 def carry_out(
@@ -69,6 +73,8 @@ def carry_out(
                 other_folder=None if from_run is None else str(from_run),
             )
         )
+    if pilot is not None and not code:
+        _keep(plan, as_json(found))
     if html is not None:
         write_whole(placed(html), page_of(found, now()).encode("utf-8", "backslashreplace"))
     if as_json_line:
@@ -76,6 +82,15 @@ def carry_out(
     elif html is None:
         show(tables_of(found), sys.stdout)
     return code
+
+
+def _keep(plan: Plan, said: dict[str, Any]) -> None:
+    """Leave the estimate in the run folder that the pilot made: `report` sets it beside what the run came to."""
+    folder = plan.job.output_path
+    try:
+        LocalFiles(folder).put(ESTIMATE_FILE, memoryview(json.dumps(said).encode()))
+    except OSError as error:
+        raise StorageError(folder, error) from error
 
 
 def _refuse_together(pilot: int | None, from_run: Path | None, sample: int | None) -> None:

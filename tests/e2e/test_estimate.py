@@ -27,6 +27,7 @@ def test_a_pilot_is_asked_once_and_the_run_asks_the_others(
     piloted = estimate(place, "--pilot", "12", "--json")
     assert piloted.code == 0, piloted
     found = json.loads(piloted.stdout)
+    assert json.loads((place.out / "estimate.json").read_text(encoding="utf-8")) == found
     assert (found["source"], found["settled"], found["rows"]) == (
         {"kind": "pilot", "rows": 12, "folder": None},
         12,
