@@ -19,7 +19,7 @@ from benchmarks.workload import Spent
 from pipeline.records import Failure, Request, Response
 from pipeline.transport import KEPT_HEADERS, Core, Endpoint, Sink
 
-TARGET_US, TARGET_MIB, TARGET_GROWTH = 70, 250, 0.10
+TARGET_US, TARGET_MIB, TARGET_GROWTH = 60, 250, 0.10
 SMALL_ROWS, LARGE_ROWS = 100_000, 1_000_000
 IN_FLIGHT = 256
 _HEADERS = {name: value for name, value in ANSWER_HEADERS.items() if name in KEPT_HEADERS}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `benchmarks`, however this was started
 
-from benchmarks import modes, over_http, overhead, startup, steps
+from benchmarks import choices, delays, modes, over_http, overhead, startup, steps
 from benchmarks.support import ROOT, machine, write_between, yardstick_us
 
 PAGE = ROOT / "docs/performance.md"
@@ -35,9 +35,12 @@ def main() -> int:
     show("Start", startup.as_table(start), start.holds)
     http = over_http.measure()
     show("Over HTTP, against a server that answers at once", over_http.as_table(http), http.holds)
+    slow = delays.measure()
+    show("Over HTTP, against a server that takes its time", delays.as_table(slow), delays.holds(slow))
     own = overhead.measure()
     show("Our own overhead, with a transport that answers at once", overhead.as_table(own), own.holds)
     show("Where the microseconds go", steps.as_table(steps.measure()), True)
+    show("Chosen by measurement", choices.as_table(choices.measure()), True)
     of_modes = modes.measure()
     show("Streams, pictures, documents", of_modes.text, of_modes.holds)
     pace = (

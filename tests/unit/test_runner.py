@@ -4,6 +4,7 @@ import asyncio
 import gc
 import re
 import sqlite3
+import threading
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,7 @@ from pipeline.journal_view import view
 from pipeline.records import FailureKind, Outcome, Response
 from pipeline.run_folder import StorageError
 from pipeline.runner import ALIKE_LIMIT, FIRST_WORKERS, Runner
+from pipeline.storage import Disk
 from pipeline.summary import Stop
 from tests.support.clock import run_virtual
 from tests.support.rig import GRACE_S, FakeTransport, Reply, Rig, always, answer, lost, playing, refusal
@@ -47,6 +49,34 @@ class Held:
     def release(self) -> None:
         for one in self.go.values():
             one.set()
+
+
+class WaitingDisk(Disk):
+    """Syncs a part only once the event loop has gone on meanwhile."""
+
+    def __init__(self) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.went_on: list[bool] = []
+
+    def sync(self, path: Path) -> None:
+        if self.loop is not None and path.name.startswith("part-"):
+            turned = threading.Event()
+            self.loop.call_soon_threadsafe(turned.set)
+            self.went_on.append(turned.wait(20))
+        super().sync(path)
+
+
+def test_parts_are_written_and_synced_beside_the_event_loop(tmp_path: Path) -> None:
+    disk = WaitingDisk()
+    rig = Rig(folder=tmp_path, rows=12, rows_per_part=4, disk=disk)
+
+    async def main() -> None:
+        disk.loop = asyncio.get_running_loop()
+        await rig.run(always(answer()))
+
+    asyncio.run(main())
+    assert disk.went_on == [True] * 3
+    assert rig.whole()
 
 
 def caught(rig: Rig, into: list[Runner]) -> Any:
