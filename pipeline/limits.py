@@ -244,11 +244,7 @@ class LocalGate:
         else:
             pace = self._tokens if bucket == "tokens" else self._requests
             cut = pace.refuse(now_s, admitted_s, burst=bucket == "burst")
-        why = (
-            ""
-            if cut is None
-            else f"{cut.refused:,} of the latest {cut.went:,} requests were refused ({bucket})"
-        )
+        why = "" if cut is None else f"{cut.refused:,} of the latest {cut.went:,} requests refused ({bucket})"
         if cut is not None:
             before, after = f"{60 * cut.before_per_s:,.0f}", f"{60 * cut.after_per_s:,.0f}"
             what = "tokens" if bucket == "tokens" else "requests"

@@ -197,8 +197,9 @@ class Sharing:
         said = self._said
         if said is None or any(abs(now - then) > TOLD * then for now, then in zip(shares, said, strict=True)):
             if said is not None or lease.members > 1:
+                sharers = f"{lease.members} runs share" if lease.members > 1 else "no other run shares"
                 self._note(
-                    f"{lease.members} runs share the account's limits: this one has {shares.requests:.0%} of the requests, "
+                    f"{sharers} the account's limits: this one has {shares.requests:.0%} of the requests, "
                     f"{shares.tokens:.0%} of the tokens and {shares.in_flight:.0%} of those in flight"
                 )
             self._said = shares

@@ -40,7 +40,9 @@ def history(journal: Path) -> History:
 
 def test_what_is_told_is_kept_with_the_next_moment_and_read_back_as_it_was(journal: Path) -> None:
     written = history(journal)
-    cut = Event(5, "run", "requests a minute cut from 600 to 300: 20 of the latest 40 requests were refused")
+    cut = Event(
+        5, "run", "requests a minute cut from 600 to 300: 20 of the latest 40 requests refused (requests)"
+    )
     written.tell(cut)
     assert read_history(journal) == ([], [])
     written.keep(moment(1))
@@ -157,7 +159,7 @@ def test_a_run_that_was_refused_says_so_in_its_log_its_status_and_its_history(
     assert (last.sent, last.refused, last.rows, last.in_flight) == (11, 3, 8, 0)
     assert last.requests_per_minute is not None  # the search for a quota has begun
     reasons = [event.reason for event in events]
-    assert any("requests a minute cut from" in r and "were refused (requests)" in r for r in reasons)
+    assert any("requests a minute cut from" in r and "requests refused (requests)" in r for r in reasons)
     log = (tmp_path / "out" / "run.log").read_text(encoding="utf-8")
     assert all(f"limits: {reason}" in log for reason in reasons)
     assert {event.run_id for event in events} == {summary.run_id}

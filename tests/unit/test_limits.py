@@ -529,8 +529,7 @@ def test_while_everything_is_refused_all_wait_a_second_then_two_then_four_then_s
         told = [what.split(": ") for _, what in notes]
         pauses = [what.split()[4] for what, _ in told if what.startswith("nothing is sent")]
         counts = [
-            re.match(r"(\d+) of the latest (\d+) requests were refused \(requests\)", why)
-            for _, why in told[1:]
+            re.match(r"(\d+) of the latest (\d+) requests refused \(requests\)", why) for _, why in told[1:]
         ]
         assert all(
             found is not None and found[1] == found[2] for found in counts
