@@ -53,7 +53,7 @@ class RunStatus:
     def to_json(self) -> dict[str, Any]:
         """All of it for a program: amounts are strings, and null where they are not known (docs/limits.md, docs/budgets.md).
 
-        `cost` is null, too, where rows whose part is still open have theirs told by the run alone, and it has ended.
+        `cost` is also null where a part is still open and no run goes on: what its rows cost is known to the run alone.
         """
         paid, maybe = self.spend
         cost = self.totals.known_cost if not self.open_rows else self.live.cost if self.live else None
