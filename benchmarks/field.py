@@ -7,8 +7,8 @@ same rows and the same server, on a core of its own, that answers at once or aft
 from starting the process to its exit: seconds to the first request, rows a second from there on, CPU and peak memory of all its
 processes. `waited` is the share of the time in which a client was ready to run while its core did other work: nothing on a
 machine of its own, and where it is more, only CPU and memory can be compared. One that is not done after five minutes, such
-waits left out, is ended, and what it has by then is counted. `--write` puts the tables into docs/performance.md. Takes half an
-hour on an idle machine; exits 1 where a client failed.
+waits left out, is ended, and what it has by then is counted. `--write` puts the tables into docs/performance.md. Takes about
+twenty minutes on an idle machine; exits 1 where a client failed.
 """
 
 import argparse
@@ -111,15 +111,8 @@ def environment(name: str) -> Path:
         return programs
     print(f"installing {package or ROOT}", file=sys.stderr, flush=True)
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    pip: list[str | Path] = [
-        programs / "python",
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "--quiet",
-        "install",
-    ]
-    subprocess.run([*pip, package or ROOT], check=True, stdout=sys.stderr)
+    pip = [str(programs / "python"), "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    subprocess.run([*pip, "install", package or str(ROOT)], check=True, stdout=sys.stderr)
     stamp.write_text(package or "")
     return programs
 
