@@ -28,6 +28,7 @@ from pipeline.quota_search import HEADROOM
 _HEAD = struct.Struct("<16s3dQ")
 _TIME = struct.Struct("<d")
 _TIMES = 16_384  # when the latest requests went, in turn: more than a second's at a million a minute
+SECOND_S = 1.01  # and what a request's way to the provider may differ from another's
 LONGEST_COOLING_S = 600.0  # nobody waits longer; more is not what this program wrote
 _LOCKED_S = 0.0005  # another process is in between: microseconds
 _AT_ONCE_S = 1e-6
@@ -148,4 +149,4 @@ class CommonPace:
             return 0.0
         said = os.pread(self._fd, _TIME.size, _HEAD.size + (count - most) % _TIMES * _TIME.size)
         went_s: float = _TIME.unpack(said)[0] if len(said) == _TIME.size else -math.inf
-        return went_s + 1.0 - now_s
+        return went_s + SECOND_S - now_s

@@ -17,10 +17,10 @@ from pipeline.leases import BEAT_S, LEASES_NAME, Lease, Leases, Party, Rates, un
 from pipeline.limits import Admitted, Common
 from pipeline.plan import Plan
 
-IN_FLIGHT_SPARE = Shares(
-    1.0, 1.0, 1.25
-)  # times what is in flight; of rates the leases have something to spare
-LEAST = 0.002  # of the whole: with less a run does not begin
+# Times what is in flight; of rates the leases have something to spare.
+IN_FLIGHT_SPARE = Shares(1.0, 1.0, 1.25)
+LEAST = 1e-6  # of the whole: with less a run does not begin
+TRACE = 0.004  # of the whole is wanted at least
 LOOKS, FIRST_LOOKS = 10, 3  # seconds that are looked back at, and those at the start, when all is wanted
 # Of the time: where a run's line is held back so long by what it has of a kind, it wants more of it. Where it only waits for its
 # turn, the whole of all runs is used up: it wants more where it comes to about its part by weight.
@@ -105,7 +105,7 @@ class Appetite:
             if amount is None or own or (turn and amount >= ITS_PART * part):
                 wants.append(1.0)
             else:
-                wants.append(max(amount * IN_FLIGHT_SPARE[kind], 2 * LEAST))
+                wants.append(max(amount * IN_FLIGHT_SPARE[kind], TRACE))
         return Shares(*wants)
 
 
@@ -173,11 +173,9 @@ class Sharing:
             raise trouble
         shares = self._of_own(lease)
         self._say(lease, shares)
-        if min(shares) < LEAST:
-            return False
         if shares != self._gate.shares:
-            self._gate.set_share(shares)
-        return True
+            self._gate.set_share(Shares(*(max(share, LEAST) for share in shares)))
+        return min(shares) >= LEAST
 
     def _of_own(self, lease: Lease) -> Shares:
         """The shares as parts of the limits that this run's own job names, which may be larger than another's."""

@@ -24,8 +24,8 @@ path = "rows.jsonl"
 [prompt]
 user = "This is of run {name}. Say {{{{ text }}}}"
 [model]
-provider = "compatible"
-name = "shared"
+provider = "dashscope"
+name = "qwen-plus"
 base_url = "{base_url}"
 [output]
 path = "run"
@@ -79,7 +79,7 @@ class Place:
             name=sharer.name, base_url=self._base_url, priority=sharer.priority, limits=self._limits
         )
         (folder / "job.toml").write_text(text, encoding="utf-8")
-        return CommandLine(folder, {"HOME": str(self._folder), **env})
+        return CommandLine(folder, {"HOME": str(self._folder), "DASHSCOPE_API_KEY": "sk-right", **env})
 
     def log(self, sharer: Sharer) -> str:
         return (self._folder / sharer.name / "run" / "run.log").read_text(encoding="utf-8")
@@ -103,8 +103,10 @@ class Count:
         self.sent = len(entries)
         self.refused = sum(1 for entry in entries if entry.status == 429)
         taken = [entry for entry in entries if entry.status != 429]
-        self.requests = Counter(entry.key for entry in taken)
-        self.tokens: Counter[str] = Counter()
+        # Of all runs, also of one that sent nothing meanwhile.
+        self.requests = Counter(dict.fromkeys(provider.ledger.keys, 0))
+        self.tokens = self.requests.copy()
+        self.requests.update(entry.key for entry in taken)
         for entry in taken:
             self.tokens[entry.key] += entry.prompt_tokens + entry.completion_tokens
 

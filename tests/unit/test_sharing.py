@@ -13,7 +13,7 @@ from pipeline.errors import SetupError
 from pipeline.fair_shares import WHOLE, Shares
 from pipeline.leases import FREE, LEASES_NAME, Party, Rates
 from pipeline.limits import Admitted, Common, Limits, LocalGate
-from pipeline.sharing import LEAST, Appetite, sharing
+from pipeline.sharing import LEAST, TRACE, Appetite, sharing
 from pipeline.simulator.settings import Settings
 from tests.support.clock import run_virtual
 from tests.support.granted import Load, Provider, played
@@ -94,7 +94,7 @@ def test_a_run_that_nothing_holds_back_wants_what_it_uses() -> None:
 
 
 def test_an_idle_run_leaves_all_but_a_trace() -> None:
-    assert max(wants(FakeGate(), requests=0, tokens=0)) == pytest.approx(2 * LEAST)
+    assert max(wants(FakeGate(), requests=0, tokens=0)) == pytest.approx(TRACE)
 
 
 @pytest.mark.parametrize(
@@ -184,6 +184,22 @@ def test_who_comes_where_nothing_is_free_waits_for_it(tmp_path: Path) -> None:
                 await asyncio.sleep(1)
 
         await asyncio.gather(*(run(n) for n in range(8)))
+
+    played_with(main)
+
+
+def test_the_least_priority_beside_the_greatest_has_its_part(tmp_path: Path) -> None:
+    async def main() -> None:
+        least, greatest = FakeGate(), FakeGate()
+        least.held_back = greatest.held_back = Shares(1.0, 1.0, 1.0)
+        async with (
+            sharing(greatest, party(weight=100), tmp_path, lambda _: None),
+            sharing(least, party("b", weight=0.01), tmp_path, lambda _: None),
+        ):
+            await asyncio.sleep(3)
+            assert least.shares.requests == pytest.approx(ALL / 10_001)
+            async with sharing(FakeGate(), party("c", weight=0.01), tmp_path, lambda _: None):
+                await asyncio.sleep(3)
 
     played_with(main)
 
