@@ -48,6 +48,10 @@ def counted(
         return Count(provider, 0, settled_s + FOR_S), Count(provider, settled_s, settled_s + FOR_S)
 
 
+def refusals(whole: Count, minute: Count) -> str:
+    return f"{minute.refused_share:.2%} refused ({whole.refused} of {whole.sent} from the start)"
+
+
 def assert_hardly_refused(whole: Count, minute: Count) -> None:
     """At the start the first request of a process may be on its way for longer than the next one's of another."""
     assert minute.refused_share < 0.005
@@ -59,9 +63,7 @@ def assert_hardly_refused(whole: Count, minute: Count) -> None:
 def test_four_runs_use_a_request_quota_together_and_each_as_much(tmp_path: Path, rpm: int, say: Say) -> None:
     whole, minute = counted(tmp_path, [Sharer(name) for name in NAMES], rpm=rpm)
     used, went = minute.requests_used(rpm), minute.requests.values()
-    say(
-        f"{rpm:,} requests a minute: {used:.1%} used, {minute.refused_share:.2%} refused ({whole.refused} of {whole.sent} from the start), {dict(minute.requests)}"
-    )
+    say(f"{rpm:,} requests a minute: {used:.1%} used, {refusals(whole, minute)}, {dict(minute.requests)}")
     assert used >= 0.95
     assert_hardly_refused(whole, minute)
     assert max(went) <= 1.1 * min(went) + 1
@@ -74,9 +76,7 @@ def test_four_runs_of_mixed_lengths_use_a_token_quota_together_and_each_as_much(
     tpm = 1_000_000
     whole, minute = counted(tmp_path, [Sharer(name, words=MIXED, rows=3_000) for name in NAMES], tpm=tpm)
     used, went = minute.tokens_used(tpm), minute.tokens.values()
-    say(
-        f"{tpm:,} tokens a minute: {used:.1%} used, {minute.refused_share:.2%} refused ({whole.refused} of {whole.sent} from the start), {dict(minute.tokens)}"
-    )
+    say(f"{tpm:,} tokens a minute: {used:.1%} used, {refusals(whole, minute)}, {dict(minute.tokens)}")
     assert used >= 0.95
     assert_hardly_refused(whole, minute)
     assert max(went) <= 1.1 * min(went)
@@ -89,7 +89,7 @@ def test_priority_is_a_runs_part(tmp_path: Path, say: Say) -> None:
     whole, minute = counted(tmp_path, sharers, rpm=rpm)
     parts = {name: minute.requests[name] / minute.requests.total() for name in NAMES}
     say(
-        f"priority 3:1:1:1: {minute.requests_used(rpm):.1%} used, {minute.refused_share:.2%} refused ({whole.refused} of {whole.sent} from the start), "
+        f"priority 3:1:1:1: {minute.requests_used(rpm):.1%} used, {refusals(whole, minute)}, "
         + ", ".join(f"{part:.3f}" for part in parts.values())
     )
     assert minute.requests_used(rpm) >= 0.95
