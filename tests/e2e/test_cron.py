@@ -137,7 +137,13 @@ def test_the_options_and_metrics_that_the_page_names_are_there(place: Workplace)
     assert place.run("--metrics", str(file)).code == 0
     written = set(re.findall(r"# TYPE (\w+)", file.read_text()))
     named = set(re.findall(r"promptmill_[a-z_]+", PAGE))
-    while_it_goes_on = {"promptmill_in_flight", "promptmill_concurrency_limit", "promptmill_limit_per_minute"}
+    while_it_goes_on = {
+        "promptmill_in_flight",
+        "promptmill_concurrency_limit",
+        "promptmill_limit_per_minute",
+        "promptmill_pace_per_minute",
+        "promptmill_cooling_down",
+    }
     unknown_here = {"promptmill_cost"}  # the simulator has no price
     assert named <= written | while_it_goes_on | unknown_here
     assert written <= named
