@@ -214,12 +214,9 @@ def clock(seconds: float | None) -> str:
 
 
 def _of(limit: float | None, chosen: float | None, used: int) -> str:
-    """The limit, and the pace where it is another: slowed down after refusals, or found where no limit is known."""
-    if limit is None:
-        return f" (pace {chosen:,.0f})" if chosen is not None and chosen < _FAR * max(used, 1) else ""
-    return f" of {limit:,.0f}" + (
-        f" (slowed to {chosen:,.0f})" if chosen is not None and chosen < _NEAR * limit else ""
-    )
+    """The limit, and the pace where it is another: slowed down after refusals, shared, or found where no limit is known."""
+    differs = chosen is not None and chosen < (_FAR * max(used, 1) if limit is None else _NEAR * limit)
+    return ("" if limit is None else f" of {limit:,.0f}") + (f" (pace {chosen:,.0f})" if differs else "")
 
 
 @contextlib.asynccontextmanager
