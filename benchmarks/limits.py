@@ -51,6 +51,11 @@ def cases() -> list[Case]:
             Settings(requests_per_minute=1_200, tokens_per_minute=5_000_000),
             lengths,
         ),
+        (
+            "1,200 requests and 5.3M tokens, both just enough",
+            Settings(requests_per_minute=1_200, tokens_per_minute=5_300_000),
+            lengths,
+        ),
     ]
     known = [Case(name, quota, told=True, load=load, settled_s=10) for name, quota, load in quotas]
     return known + [case._replace(told=False, settled_s=60) for case in known]

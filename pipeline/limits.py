@@ -1,11 +1,10 @@
 """The one gate before every send: requests per minute, tokens per minute, concurrency, and the cool-down they share.
 
 Lives here: who may send, and when. Not here: how fast a bucket may go (`pace.py`, `quota_search.py`) and how many may be in
-flight (`ceiling.py`), what a failure means (`failures.py`), when a row is tried again (`retry.py`), where the limits come from
-(job file and catalogue). Time is the running loop's.
+flight (`ceiling.py`), whose turn it is (`line.py`), what a failure means (`failures.py`), when a row is tried again (`retry.py`),
+where the limits come from (job file and catalogue). Time is the running loop's.
 
-Waiters form one line, first come first served, so that a long prompt is never passed by short ones. Only its head looks at slot,
-cool-down and pace, and so only one timer runs, however many wait.
+Waiters form one line. Only the one whose turn it is looks at slot, cool-down and pace: one timer runs, however many wait.
 """
 
 import asyncio
@@ -18,6 +17,8 @@ from typing import Literal, NamedTuple, Protocol
 
 from pipeline.ceiling import Ceiling
 from pipeline.fair_shares import IN_FLIGHT, REQUESTS, TOKENS, WHOLE, Shares
+from pipeline.last_minute import LastMinute
+from pipeline.line import Line, Second
 from pipeline.pace import CATCH_UP_S, Pace
 from pipeline.quota_search import Cut
 
@@ -118,7 +119,7 @@ class LocalGate:
         self._common: Common | None = None
         self._held_back_s, self._turns_s = [0.0] * len(WHOLE), [0.0] * len(WHOLE)
 
-        self._turn = asyncio.Lock()
+        self._line = Line(self._second)
         self._woken: asyncio.Future[None] | None = None  # the head of the line, waiting
         self._in_flight = 0
         self._waiting = 0
@@ -129,7 +130,7 @@ class LocalGate:
         self._answered_since_cut = 0
         self._waited_for_tokens_s = -math.inf
         self._last_admission_s = math.inf
-        self._last_minute = _LastMinute()
+        self._last_minute = LastMinute()
         self._requests_admitted = 0
         self._tokens_admitted = 0
         self.slowed: Counter[Bucket] = Counter()
@@ -154,7 +155,7 @@ class LocalGate:
 
     @property
     def admitted_last_minute(self) -> Admitted:
-        return self._last_minute.total(asyncio.get_running_loop().time())
+        return Admitted(*self._last_minute.total(asyncio.get_running_loop().time()))
 
     @property
     def admitted(self) -> Admitted:
@@ -205,15 +206,18 @@ class LocalGate:
         self._cool(asyncio.get_running_loop().time(), until_s, "another run of this account was told to wait")
 
     async def acquire(self, tokens: int) -> None:
+        line = self._line
         self._waiting += 1
         try:
-            await self._turn.acquire()
+            if line.taken:
+                await line.turn(tokens)
+            line.taken = True
             try:
                 await self._until_admissible(tokens)
                 # No await from here on: who is admitted holds its slot, and who is cancelled holds nothing.
                 self._admit(tokens)
             finally:
-                self._turn.release()
+                line.hand_on()
         finally:
             self._waiting -= 1
 
@@ -276,6 +280,12 @@ class LocalGate:
             self._common.cool(now_s, until_s)
         self._note(f"nothing is sent for {until_s - now_s:.1f} s: {why}")
 
+    def _second(self) -> Second | None:
+        """What may go in a second, where both quotas are known."""
+        now_s = asyncio.get_running_loop().time()
+        requests, tokens = self._requests.quota_per_s(now_s), self._tokens.quota_per_s(now_s)
+        return None if requests is None or tokens is None else Second(math.ceil(requests), tokens)
+
     async def _until_admissible(self, tokens: int) -> None:
         """Return only when slot, cool-down and pace allow it at the same instant: after each wait all is looked at."""
         loop = asyncio.get_running_loop()
@@ -317,6 +327,7 @@ class LocalGate:
         self._in_flight += 1
         self._last_admission_s = now_s
         self._last_minute.add(now_s, tokens)
+        self._line.went(tokens)
         self._requests_admitted += 1
         self._tokens_admitted += tokens
         self._requests.spend(now_s, 1, late=now_s - self._waited_for_tokens_s < CATCH_UP_S)
@@ -336,28 +347,3 @@ def _per_s(per_minute: float | None) -> float | None:
 
 def _per_minute(per_s: float) -> float | None:
     return 60 * per_s if math.isfinite(per_s) else None
-
-
-class _LastMinute:
-    """What was admitted, second by second, for a minute; a fixed ring, however many are admitted."""
-
-    __slots__ = ("_requests", "_seconds", "_tokens")
-
-    def __init__(self) -> None:
-        self._seconds = [-1] * 60
-        self._requests = [0] * 60
-        self._tokens = [0] * 60
-
-    def add(self, now_s: float, tokens: int) -> None:
-        second = int(now_s)
-        place = second % 60
-        if self._seconds[place] != second:
-            self._seconds[place] = second
-            self._requests[place] = 0
-            self._tokens[place] = 0
-        self._requests[place] += 1
-        self._tokens[place] += tokens
-
-    def total(self, now_s: float) -> Admitted:
-        current = [place for place, second in enumerate(self._seconds) if second > int(now_s) - 60]
-        return Admitted(sum(self._requests[p] for p in current), sum(self._tokens[p] for p in current))

@@ -40,6 +40,7 @@ class Pace:
         self._second: deque[float] = deque()  # of requests, when those of the last second went
         self._mean = 1.0  # of the latest amounts
         self._joined = False
+        self._met = limit_per_s is not None
 
     def set_share(self, now_s: float, share: float) -> None:
         """From now on this process has so much of the quota; what was learnt moves with it, and what is still to be paid."""
@@ -66,6 +67,10 @@ class Pace:
         """The same once a gentle start is over: what the search holds."""
         self.rate_per_s(now_s)  # which moves the search on
         return self._search.rate_per_s
+
+    def quota_per_s(self, now_s: float) -> float | None:
+        """The same where it is a quota's; None as long as nobody named one and nothing was refused."""
+        return self.found_per_s(now_s) if self._met else None
 
     def wait_s(self, now_s: float) -> float:
         """Seconds until the next may go; 0 or less: now."""
@@ -124,6 +129,7 @@ class Pace:
             return self._search.refuse_growth(now_s, admitted_s, self.rate_per_s(now_s))
         lately = len(self._second) if self._unit == "requests" else math.inf
         cut = self._search.refuse(now_s, admitted_s, self._unused_s(now_s), lately)
+        self._met = self._met or cut is not None
         owed_s, self._search.owed_s = self._search.owed_s, 0.0
         if self._unit == "tokens":
             owed_s += (

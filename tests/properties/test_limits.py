@@ -39,13 +39,17 @@ class Play:
     ceiling: int
     tasks: list["asyncio.Task[None]"] = field(default_factory=list)
     admitted: list[tuple[float, int, int]] = field(default_factory=list)  # time, place in line, tokens
+    passed: list[tuple[int, int]] = field(default_factory=list)  # before it: in line when it came, went since
+    slowed: set[Bucket] = field(default_factory=set)
     in_flight: list[int] = field(default_factory=list)  # tokens
     closed: list[tuple[float, float]] = field(default_factory=list)  # from, until
     tokens_per_s: float = math.inf
     paid_s: float = 0.0  # all that went is paid for by then, at the rate of the limit itself
 
     async def request(self, place: int, tokens: int) -> None:
+        in_line, went = self.gate.waiting, len(self.admitted)
         await self.gate.acquire(tokens)
+        self.passed.append((in_line, len(self.admitted) - went))
         now_s = asyncio.get_running_loop().time()
         assert now_s >= self.paid_s - 1e-6, "nothing goes before all that went is paid for"
         self.paid_s = min(
@@ -72,6 +76,7 @@ class Play:
     def slow(self, bucket: Bucket, retry_after_s: float | None) -> None:
         now_s = asyncio.get_running_loop().time()
         self.gate.slow(bucket, retry_after_s)
+        self.slowed.add(bucket)
         if retry_after_s is not None:
             self.closed.append((now_s, now_s + min(retry_after_s, 300.0)))
 
@@ -116,7 +121,14 @@ def test_any_interleaving_keeps_every_promise(limits: Limits, steps: list[tuple]
         assert task.cancelled() or task.exception() is None
 
     places = [place for _, place, _ in play.admitted]
-    assert places == sorted(places), "first come, first served"
+    known = (limits.requests_per_minute, limits.tokens_per_minute), ("requests", "tokens")
+    if all(limit is not None or bucket in play.slowed for limit, bucket in zip(*known, strict=True)):
+        assert all(went <= 2 * in_line for in_line, went in play.passed), "nobody waits for twice the line"
+        for size in {tokens for _, _, tokens in play.admitted}:
+            alike = [place for _, place, tokens in play.admitted if tokens == size]
+            assert alike == sorted(alike), "of one size first come, first served"
+    else:
+        assert places == sorted(places), "first come, first served"
     assert len(places) == sum(1 for task in play.tasks if not task.cancelled())
 
     for at_s, _, _ in play.admitted:

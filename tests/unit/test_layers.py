@@ -22,6 +22,8 @@ LAYERS: list[set[str]] = [
         "quota_search",
         "ceiling",
         "loop_lag",
+        "last_minute",
+        "line",
     },
     {
         "pace",

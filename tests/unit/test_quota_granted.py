@@ -88,25 +88,38 @@ def test_a_known_token_quota_is_used_and_kept_whatever_the_lengths(tpm: int, see
     assert provider.refused_share(5, 125) <= 0.003
 
 
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(
-    ("rpm", "tpm", "least"), [(3_000, 1_000_000, 0.97), (60, 1_000_000, 0.97), (600, 1_500_000, 0.9)]
+    ("rpm", "tpm"), [(3_000, 1_000_000), (60, 1_000_000), (600, 1_500_000), (1_200, 5_000_000)]
 )
-def test_of_two_known_quotas_the_binding_one_is_used(rpm: int, tpm: int, least: float) -> None:
-    """In the last case each second may be bound by the other of the two: what either leaves of it lapses at the provider."""
+def test_of_two_known_quotas_the_binding_one_is_used(rpm: int, tpm: int, seed: int) -> None:
+    """In the last two a second of short prompts would be bound by requests, and one of long prompts by tokens."""
     provider, _, _ = told(
-        Settings(requests_per_minute=rpm, tokens_per_minute=tpm), MIXED, for_s=185, rpm=rpm, tpm=tpm
+        Settings(requests_per_minute=rpm, tokens_per_minute=tpm),
+        MIXED,
+        for_s=245,
+        rpm=rpm,
+        tpm=tpm,
+        seed=seed,
     )
-    assert max(provider.requests_used(5, 185), provider.tokens_used(5, 185)) >= least
-    assert provider.refused_share(5, 185) <= 0.003
+    assert max(provider.requests_used(5, 245), provider.tokens_used(5, 245)) >= 0.97
+    assert provider.refused_share(5, 245) <= 0.003
+    sent = [(at_s, 1.0) for at_s in sorted(provider.taken_s + provider.refused_s)]
+    assert heaviest_window(sent, 1.0 - 1e-6) <= rpm / 60
 
 
-def test_long_prompts_wait_no_longer_than_short_ones() -> None:
-    provider, _, _ = told(Settings(tokens_per_minute=5_000_000), MIXED, for_s=120, tpm=5_000_000)
+@pytest.mark.parametrize("rpm", [None, 600, 1_200], ids=["tokens alone", "600", "1,200"])
+def test_long_prompts_wait_no_longer_than_short_ones(rpm: int | None) -> None:
+    tpm = 1_500_000 if rpm == 600 else 5_000_000
+    provider, _, _ = told(
+        Settings(requests_per_minute=rpm, tokens_per_minute=tpm), MIXED, for_s=240, rpm=rpm, tpm=tpm
+    )
     long = [wait_s for prompt, wait_s in provider.waits if prompt > 10_000]
     short = [wait_s for prompt, wait_s in provider.waits if prompt < 100]
     assert len(long) > 100
     assert len(short) > 100
     assert sum(long) / len(long) <= 2 * sum(short) / len(short)  # and so a token of theirs waits a hundredth
+    assert sum(short) / len(short) <= 2 * sum(long) / len(long)
 
 
 # Unknown limits
