@@ -37,8 +37,10 @@ run: $(VENV)/run.stamp
 	@echo "What it came to:   $(BIN)/promptmill report runs/review-sentiment --html runs/report.html"
 	@echo "One file of them:  $(BIN)/promptmill export runs/review-sentiment -o runs/reviews.csv"
 
+# A file stays in one process, for what its tests share; the files come as they are named, so that those with the long
+# tests come first and short ones fill up the end.
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

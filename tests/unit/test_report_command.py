@@ -361,7 +361,12 @@ def test_the_ledger_is_shown_by_month_and_by_run_folder(
     assert "has no rows" in capsys.readouterr().err
     for job, paid in (("a", 2), ("b", 3)):
         scope = Scope(
-            name="team", cap=to_nano(Decimal(10)), currency="CNY", folder=job, path=tmp_path / job, job=job
+            name="team",
+            cap=to_nano(Decimal(10)),
+            currency="CNY",
+            folder=job,
+            path=Path("/runs") / job,
+            job=job,
         )
         ledger = MonthlyLedger(tmp_path / "promptmill" / LEDGER_NAME, scope, lambda: START)
         ledger.close([MonthSpend(202611, to_nano(Decimal(paid)), to_nano(Decimal(1)))])
@@ -370,8 +375,8 @@ def test_the_ledger_is_shown_by_month_and_by_run_folder(
     (month,) = rows_of(said, "Spent by month")
     assert month[:5] == ["team", "2026-11", "2", "5.0000", "2.0000"]
     assert [row[2:4] for row in rows_of(said, "By run folder")] == [
-        ["a", str(tmp_path / "a")],
-        ["b", str(tmp_path / "b")],
+        ["a", "/runs/a"],
+        ["b", "/runs/b"],
     ]
     assert carry_out((), ledger=True, as_json=True) == 0
     rows = json.loads(capsys.readouterr().out)["ledger"]
