@@ -52,6 +52,11 @@ def cases() -> list[Case]:
             lengths,
         ),
         (
+            "500 requests and 2M tokens, prompts of 30 to 30,000",
+            Settings(requests_per_minute=500, tokens_per_minute=2_000_000),
+            lengths,
+        ),
+        (
             "1,200 requests and 5.3M tokens, both just enough",
             Settings(requests_per_minute=1_200, tokens_per_minute=5_300_000),
             lengths,

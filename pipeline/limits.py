@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple, Protocol
 from pipeline.ceiling import Ceiling
 from pipeline.fair_shares import IN_FLIGHT, REQUESTS, TOKENS, WHOLE, Shares
 from pipeline.last_minute import LastMinute
-from pipeline.line import Line, Second
+from pipeline.line import Line, Second, whole_second
 from pipeline.pace import CATCH_UP_S, Pace
 from pipeline.quota_search import Cut
 
@@ -283,8 +283,7 @@ class LocalGate:
     def _second(self) -> Second | None:
         """What may go in a second, where both quotas are known."""
         now_s = asyncio.get_running_loop().time()
-        requests, tokens = self._requests.quota_per_s(now_s), self._tokens.quota_per_s(now_s)
-        return None if requests is None or tokens is None else Second(math.ceil(requests), tokens)
+        return whole_second(self._requests.quota_per_s(now_s), self._tokens.quota_per_s(now_s))
 
     async def _until_admissible(self, tokens: int) -> None:
         """Return only when slot, cool-down and pace allow it at the same instant: after each wait all is looked at."""

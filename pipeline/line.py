@@ -20,10 +20,18 @@ MOST_REQUESTS = 512  # looked back at: a second of more is even enough by itself
 
 
 class Second(NamedTuple):
-    """What may go in a second."""
+    """What may go in a second, or in as much of it as a whole number of requests takes."""
 
     requests: int
     tokens: float
+
+
+def whole_second(requests_per_s: float | None, tokens_per_s: float | None) -> Second | None:
+    """A second of these quotas; None where not both are known."""
+    if requests_per_s is None or tokens_per_s is None:
+        return None
+    requests = max(int(requests_per_s + 1e-6), 1)
+    return Second(requests, tokens_per_s * requests / requests_per_s)
 
 
 class _Waiter:

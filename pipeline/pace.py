@@ -10,7 +10,7 @@ first would let the seconds before it lapse unused.
 import math
 from collections import deque
 
-from pipeline.quota_search import MOVES_S, Cut, Phase, QuotaSearch, Unit
+from pipeline.quota_search import HEADROOM, MOVES_S, Cut, Phase, QuotaSearch, Unit
 
 RAMP_FROM = 0.1  # of the rate, at the start and after idling; the provider's own advice is a slow start
 RAMP_PER_S = 10.0  # tenfold in a second: a quota's first second lends two thirds
@@ -19,6 +19,10 @@ LATE_S = 0.05  # what a late timer may catch up
 # Seconds' worth of requests that may go at once after others waited for tokens; any one second still keeps its share.
 CATCH_UP_S = 1.0
 CATCH_UP_FROM_PER_S = 4.0
+# Where the share of a second is no whole number (16.7) one more may go in some seconds (17), but not in each: so many seconds are
+# looked at together while requests catch up. At high rates one more is too little to matter.
+TOGETHER_S = 6
+TOGETHER_BELOW_PER_S = 200.0
 LONGEST_DEBT_S = 60.0  # the provider's own window: what was used before it no longer counts
 IDLE_S = 5.0
 # Seconds' worth of its share that a process may have waited while it was the turn of others, and has in good.
@@ -38,6 +42,9 @@ class Pace:
         )  # a search begins gently enough by itself
         self._lapsed_s = 0.0
         self._second: deque[float] = deque()  # of requests, when those of the last second went
+        self._together = _together(limit_per_s) if unit == "requests" else []
+        self._latest: deque[float] = deque(maxlen=max((most for _, most in self._together), default=0))
+        self._caught_up_s = -math.inf
         self._mean = 1.0  # of the latest amounts
         self._joined = False
         self._met = limit_per_s is not None
@@ -69,8 +76,8 @@ class Pace:
         return self._search.rate_per_s
 
     def quota_per_s(self, now_s: float) -> float | None:
-        """The same where it is a quota's; None as long as nobody named one and nothing was refused."""
-        return self.found_per_s(now_s) if self._met else None
+        """What its quota grants, as far as is known; None as long as nobody named one and nothing was refused."""
+        return self.found_per_s(now_s) / HEADROOM if self._met else None
 
     def wait_s(self, now_s: float) -> float:
         """Seconds until the next may go; 0 or less: now."""
@@ -81,6 +88,10 @@ class Pace:
                 second.popleft()
             if len(second) >= max(1.0, self.rate_per_s(now_s)):
                 wait_s = max(wait_s, second[0] + 1.0 - now_s)
+            if now_s - self._caught_up_s < TOGETHER_S:
+                for seconds, most in self._together:
+                    if len(self._latest) >= most:
+                        wait_s = max(wait_s, self._latest[-most] + seconds - now_s)
         return wait_s
 
     def spend(self, now_s: float, amount: float, *, late: bool = False) -> None:
@@ -97,7 +108,8 @@ class Pace:
         )
         if now_s - self._ramp_s < RAMP_S:
             catch_up_s = 0.0
-        lapsed_s = now_s - catch_up_s - self._free_s
+        behind_s = now_s - self._free_s
+        lapsed_s = behind_s - catch_up_s
         if lapsed_s > 0:
             self._free_s += lapsed_s
             self._lapsed_s += lapsed_s
@@ -106,6 +118,10 @@ class Pace:
         self._mean += 0.02 * (amount - self._mean)
         if self._unit == "requests" and not self._joined:
             self._second.append(now_s)
+            if self._together:
+                self._latest.append(now_s)
+                if behind_s > LATE_S:
+                    self._caught_up_s = now_s
         self._search.went(now_s, amount)
 
     def settle(self, now_s: float, unused: float) -> None:
@@ -153,3 +169,15 @@ class Pace:
         if ramp_left_s <= 0:
             return amount / rate
         return min(amount / rate, amount / self._search.rate_per_s + ramp_left_s)
+
+
+def _together(limit_per_s: float | None) -> list[tuple[int, int]]:
+    """Seconds, and how many requests may go in them, up to those whose share is a whole number."""
+    together: list[tuple[int, int]] = []
+    if limit_per_s is not None and limit_per_s < TOGETHER_BELOW_PER_S:
+        for seconds in range(1, TOGETHER_S + 1):
+            share = round(seconds * limit_per_s, 6)
+            together.append((seconds, math.ceil(share)))
+            if share.is_integer():
+                break
+    return together[1:]
