@@ -19,7 +19,7 @@ from pathlib import Path
 from pipeline.fair_shares import REQUESTS, TOKENS
 from pipeline.leases import Rates
 from pipeline.limits import Turn
-from pipeline.pace import CATCH_UP_S, LATE_S, LONGEST_DEBT_S
+from pipeline.pace import CATCH_UP_S, LATE_S, LONGEST_DEBT_S, seconds_together
 from pipeline.private import make_private_folder, private_opener
 from pipeline.processes import boot_name
 from pipeline.quota_search import HEADROOM
@@ -114,7 +114,11 @@ class CommonPace:
         if tokens_per_s is not None and tokens_s - now_s > turn.wait_s:
             turn = Turn(tokens_s - now_s, TOKENS)
         if requests_per_s is not None:
-            requests_wait_s = max(requests_s - now_s, self._second_full_s(count, requests_per_s, now_s))
+            requests_wait_s = max(
+                requests_s - now_s, self._full_s(count, 1, math.ceil(requests_per_s), now_s)
+            )
+            for seconds, most in seconds_together(requests_per_s / HEADROOM):
+                requests_wait_s = max(requests_wait_s, self._full_s(count, seconds, most, now_s))
             if requests_wait_s > turn.wait_s:
                 turn = Turn(requests_wait_s, REQUESTS)
         if tokens is not None and turn.wait_s <= _AT_ONCE_S:
@@ -142,11 +146,10 @@ class CommonPace:
         os.ftruncate(self._fd, 0)
         return now_s, now_s, -math.inf, 0
 
-    def _second_full_s(self, count: int, per_s: float, now_s: float) -> float:
-        """Seconds until the last second holds fewer requests than may go in one."""
-        most = max(math.ceil(per_s), 1)
+    def _full_s(self, count: int, seconds: int, most: int, now_s: float) -> float:
+        """Seconds until the last `seconds` hold fewer than `most` requests."""
         if count < most or most > _TIMES:
             return 0.0
         said = os.pread(self._fd, _TIME.size, _HEAD.size + (count - most) % _TIMES * _TIME.size)
         went_s: float = _TIME.unpack(said)[0] if len(said) == _TIME.size else -math.inf
-        return went_s + SECOND_S - now_s
+        return went_s + seconds - 1 + SECOND_S - now_s

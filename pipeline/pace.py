@@ -42,7 +42,7 @@ class Pace:
         )  # a search begins gently enough by itself
         self._lapsed_s = 0.0
         self._second: deque[float] = deque()  # of requests, when those of the last second went
-        self._together = _together(limit_per_s) if unit == "requests" else []
+        self._together = seconds_together(limit_per_s) if unit == "requests" else []
         self._latest: deque[float] = deque(maxlen=max((most for _, most in self._together), default=0))
         self._caught_up_s = -math.inf
         self._mean = 1.0  # of the latest amounts
@@ -171,13 +171,13 @@ class Pace:
         return min(amount / rate, amount / self._search.rate_per_s + ramp_left_s)
 
 
-def _together(limit_per_s: float | None) -> list[tuple[int, int]]:
+def seconds_together(limit_per_s: float | None) -> list[tuple[int, int]]:
     """Seconds, and how many requests may go in them, up to those whose share is a whole number."""
-    together: list[tuple[int, int]] = []
+    windows: list[tuple[int, int]] = []
     if limit_per_s is not None and limit_per_s < TOGETHER_BELOW_PER_S:
         for seconds in range(1, TOGETHER_S + 1):
             share = round(seconds * limit_per_s, 6)
-            together.append((seconds, math.ceil(share)))
+            windows.append((seconds, math.ceil(share)))
             if share.is_integer():
                 break
-    return together[1:]
+    return windows[1:]

@@ -73,6 +73,19 @@ def test_requests_that_waited_for_tokens_are_caught_up_with_within_the_seconds_s
     assert len(went) == 10
 
 
+def test_what_is_caught_up_with_keeps_to_the_seconds_whose_share_is_a_whole_number(file: Path) -> None:
+    paces = [CommonPace(file, Rates(500, 60_000)) for _ in range(3)]
+    went: list[float] = []
+    for ms in range(12_000):
+        tokens = 590 if ms % 900 < 10 else 1  # a long prompt takes most of a second's tokens
+        if paces[ms % 3].take(T + ms / 1_000, tokens).wait_s == 0.0:
+            went.append(ms / 1_000)
+    requests = [(at_s, 1.0) for at_s in went]
+    assert heaviest_window(requests, 1.0) == 9
+    assert heaviest_window(requests, 2.0) == 17
+    assert heaviest_window(requests, 3.0) == 25
+
+
 def test_a_cool_down_that_one_was_told_holds_for_all_at_once(file: Path) -> None:
     one, other = (CommonPace(file, Rates(None, None)) for _ in range(2))
     assert other.take(T, 1).wait_s == 0.0

@@ -377,6 +377,14 @@ def test_runs_that_are_held_back_by_different_limits_use_both(tmp_path: Path) ->
     assert seen.provider.requests_used(25, END_S) >= 0.6
 
 
+def test_runs_whose_requests_and_tokens_bind_in_turn_are_not_refused(tmp_path: Path) -> None:
+    """Each chooses among its own rows, and so a second of all is less even than one of each: not 95 % are used."""
+    mixed = Load(prompt=lambda chance: round(30 * 1_000 ** chance.random()), workers=100)
+    seen = four(tmp_path, Settings(requests_per_minute=500, tokens_per_minute=2_000_000), [mixed] * 4)
+    assert seen.provider.tokens_used(SETTLED_S, END_S) >= 0.8
+    assert seen.provider.refused_share(0, END_S) <= 0.003
+
+
 def test_what_a_slow_run_leaves_the_others_have(tmp_path: Path) -> None:
     slow = Load(latency_s=lambda chance: chance.lognormvariate(2.3, 0.4), workers=20)  # two a second at most
     seen = four(tmp_path, Settings(requests_per_minute=1_200), [slow, *[Load(workers=100)] * 2])
