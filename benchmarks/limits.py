@@ -7,7 +7,8 @@ import random
 from typing import NamedTuple
 
 from benchmarks.support import table
-from pipeline.limits import Limits, LocalGate
+from pipeline.gate import Limits
+from pipeline.limits import LocalGate
 from pipeline.simulator.settings import Settings
 from tests.support.clock import run_virtual
 from tests.support.granted import Load, Provider, played

@@ -17,8 +17,8 @@ from hashlib import blake2b
 from pathlib import Path
 
 from pipeline.fair_shares import REQUESTS, TOKENS
+from pipeline.gate import Turn
 from pipeline.leases import Rates
-from pipeline.limits import Turn
 from pipeline.pace import CATCH_UP_S, LATE_S, LONGEST_DEBT_S, seconds_together
 from pipeline.private import make_private_folder, private_opener
 from pipeline.processes import boot_name

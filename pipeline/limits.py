@@ -1,8 +1,9 @@
 """The one gate before every send: requests per minute, tokens per minute, concurrency, and the cool-down they share.
 
-Lives here: who may send, and when. Not here: how fast a bucket may go (`pace.py`, `quota_search.py`) and how many may be in
-flight (`ceiling.py`), whose turn it is (`line.py`), what a failure means (`failures.py`), when a row is tried again (`retry.py`),
-where the limits come from (job file and catalogue). Time is the running loop's.
+Lives here: who may send, and when. Not here: what a gate is to those who use it (`gate.py`), how fast a bucket may go (`pace.py`,
+`quota_search.py`) and how many may be in flight (`ceiling.py`), whose turn it is (`line.py`), what a failure means
+(`failures.py`), when a row is tried again (`retry.py`), where the limits come from (job file and catalogue). Time is the running
+loop's.
 
 Waiters form one line. Only the one whose turn it is looks at slot, cool-down and pace: one timer runs, however many wait.
 """
@@ -12,17 +13,15 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple
 
 from pipeline.ceiling import Ceiling
 from pipeline.fair_shares import IN_FLIGHT, REQUESTS, TOKENS, WHOLE, Shares
+from pipeline.gate import Admitted, Bucket, Chosen, Common, Limits
 from pipeline.last_minute import LastMinute
 from pipeline.line import Line, Second, whole_second
 from pipeline.pace import CATCH_UP_S, Pace
 from pipeline.quota_search import Cut
-
-Bucket = Literal["requests", "tokens", "burst", "concurrency"]
 
 FIRST_COOL_DOWN_S = 1.0
 LONGEST_COOL_DOWN_S = 6.0
@@ -32,73 +31,12 @@ _AT_ONCE_S = 1e-6
 log = logging.getLogger("promptmill")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What the account may do with one model; None is no limit. Raises ValueError where nothing could ever be sent."""
+class _Kept(NamedTuple):
+    """Why a request may not go now: until when at the least (None: until one in flight ends), and where the wait is counted."""
 
-    requests_per_minute: float | None
-    tokens_per_minute: float | None
-    max_concurrency: int
-
-    def __post_init__(self) -> None:
-        for name in ("requests_per_minute", "tokens_per_minute"):
-            per_minute = getattr(self, name)
-            if per_minute is not None and not 0 < per_minute < math.inf:
-                raise ValueError(f"{name} must be a number above 0 or None, not {per_minute!r}")
-        if self.max_concurrency < 1:
-            raise ValueError(f"max_concurrency must be 1 or more, not {self.max_concurrency!r}")
-
-
-class Gate(Protocol):
-    """Who may send, and when; the same three verbs whether the limits are this process's own or shared."""
-
-    async def acquire(self, tokens: int) -> None:
-        """Wait for turn, slot, cool-down and pace; then one request of `tokens` (prompt and expected answer) may go.
-
-        Cancelling it leaves no trace. Bound it with `asyncio.timeout`; `wait_for` can lose a slot just given.
-        """
-
-    def release(self, reserved_tokens: int, actual_tokens: int | None) -> None:
-        """Give back the slot of one acquire and settle its tokens.
-
-        `actual_tokens` is the usage as billed, 0 where the request was refused or not sent, None where unknown.
-        """
-
-    def slow(self, bucket: Bucket, retry_after_s: float | None, admitted_s: float | None = None) -> None:
-        """Report a failure that asks to slow down; begins or extends the one cool-down that all share.
-
-        `admitted_s` is the loop's time at which the refused request was admitted: requests admitted before a
-        cool-down began belong to its burst. Without it the latest admission counts.
-        """
-
-
-class Turn(NamedTuple):
-    """Whether it is the turn of who asks: 0 seconds to wait, and it is taken. Else what keeps it, as an index of `Shares`."""
-
-    wait_s: float
-    kept_by: int | None = None
-
-
-class Common(Protocol):
-    """A pace kept together with other processes (`common_pace.py`); times are the loop's."""
-
-    def take(self, now_s: float, tokens: int) -> Turn: ...
-    def settle(self, unused_tokens: float) -> None: ...
-    def cool(self, now_s: float, until_s: float) -> None: ...
-
-
-class Admitted(NamedTuple):
-    """What went through the gate, as reserved."""
-
-    requests: int
-    tokens: int
-
-
-class Chosen(NamedTuple):
-    """How many requests and tokens a minute may go at present; None is any number."""
-
-    requests_per_minute: float | None
-    tokens_per_minute: float | None
+    until_s: float | None
+    waited_s: list[float]
+    by: int | None
 
 
 class LocalGate:
@@ -119,7 +57,7 @@ class LocalGate:
         self._common: Common | None = None
         self._held_back_s, self._turns_s = [0.0] * len(WHOLE), [0.0] * len(WHOLE)
 
-        self._line = Line(self._second)
+        self._line = Line(self._second, goes=self._goes, takes_back=self._take_back)
         self._woken: asyncio.Future[None] | None = None  # the head of the line, waiting
         self._in_flight = 0
         self._waiting = 0
@@ -207,10 +145,12 @@ class LocalGate:
 
     async def acquire(self, tokens: int) -> None:
         line = self._line
+        if not line.taken and self._goes(tokens):
+            return
         self._waiting += 1
         try:
-            if line.taken:
-                await line.turn(tokens)
+            if line.taken and await line.turn(tokens):
+                return
             line.taken = True
             try:
                 await self._until_admissible(tokens)
@@ -220,6 +160,20 @@ class LocalGate:
                 line.hand_on()
         finally:
             self._waiting -= 1
+
+    def _goes(self, tokens: int) -> bool:
+        """Admit a request if nothing keeps it at this moment; whether it was."""
+        if self._kept(asyncio.get_running_loop().time(), tokens) is not None:
+            return False
+        self._admit(tokens)
+        return True
+
+    def _take_back(self, tokens: int) -> None:
+        """A request that was admitted is not sent."""
+        self._requests_admitted -= 1
+        self._tokens_admitted -= tokens
+        self._requests.settle(asyncio.get_running_loop().time(), 1)
+        self.release(tokens, 0)
 
     def release(self, reserved_tokens: int, actual_tokens: int | None) -> None:
         if self._in_flight == 0:
@@ -288,26 +242,27 @@ class LocalGate:
     async def _until_admissible(self, tokens: int) -> None:
         """Return only when slot, cool-down and pace allow it at the same instant: after each wait all is looked at."""
         loop = asyncio.get_running_loop()
-        while True:
-            now_s = loop.time()
-            if self._in_flight >= self.ceiling:
-                await self._change(loop, None)
-                self._held_back_s[IN_FLIGHT] += loop.time() - now_s
-            elif (pause_s := self._cooling_until_s - now_s) > 0:
-                await self._change(loop, now_s + pause_s)
-            elif (pause_s := self._tokens.wait_s(now_s)) > _AT_ONCE_S:
-                await self._change(loop, now_s + pause_s)
+        while (kept := self._kept(began_s := loop.time(), tokens)) is not None:
+            await self._change(loop, kept.until_s)
+            if kept.by is not None:
+                kept.waited_s[kept.by] += loop.time() - began_s
+            if kept.by == TOKENS and kept.waited_s is self._held_back_s:
                 self._waited_for_tokens_s = loop.time()
-                self._held_back_s[TOKENS] += loop.time() - now_s
-            elif (pause_s := self._requests.wait_s(now_s)) > _AT_ONCE_S:
-                await self._change(loop, now_s + pause_s)
-                self._held_back_s[REQUESTS] += loop.time() - now_s
-            elif self._common is not None and (turn := self._common.take(now_s, tokens)).wait_s > 0:
-                await self._change(loop, now_s + turn.wait_s)
-                if turn.kept_by is not None:
-                    self._turns_s[turn.kept_by] += loop.time() - now_s
-            else:
-                return
+
+    def _kept(self, now_s: float, tokens: int) -> _Kept | None:
+        """What keeps a request of so many tokens from going; None where nothing does, and it has its turn among processes."""
+        own_s = self._held_back_s
+        if self._in_flight >= self._ceiling.now:
+            return _Kept(None, own_s, IN_FLIGHT)
+        if now_s < self._cooling_until_s:
+            return _Kept(self._cooling_until_s, own_s, None)
+        if (pause_s := self._tokens.wait_s(now_s)) > _AT_ONCE_S:
+            return _Kept(now_s + pause_s, own_s, TOKENS)
+        if (pause_s := self._requests.wait_s(now_s)) > _AT_ONCE_S:
+            return _Kept(now_s + pause_s, own_s, REQUESTS)
+        if self._common is not None and (turn := self._common.take(now_s, tokens)).wait_s > 0:
+            return _Kept(now_s + turn.wait_s, self._turns_s, turn.kept_by)
+        return None
 
     async def _change(self, loop: asyncio.AbstractEventLoop, until_s: float | None) -> None:
         """Until something has changed by which the head of the line may go, or that time has come."""

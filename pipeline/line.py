@@ -39,7 +39,7 @@ class _Waiter:
 
     __slots__ = ("called", "due", "tokens")
 
-    def __init__(self, tokens: int, due: int, called: asyncio.Future[None]) -> None:
+    def __init__(self, tokens: int, due: int, called: asyncio.Future[bool]) -> None:
         self.tokens = tokens
         self.due = due
         self.called = called
@@ -49,12 +49,21 @@ class Line:
     """The line of one event loop. `second` says what may go in one, None where not both quotas are known.
 
     `taken`: it is somebody's turn. Whoever finds it not taken sets it and has the turn, whoever finds it taken waits for `turn`;
-    both end it by `hand_on`.
+    both end it by `hand_on`. `goes` lets a request of so many tokens go if it may at this moment, and says whether it went;
+    `takes_back` is told of one that went so and was cancelled before it knew.
     """
 
-    def __init__(self, second: Callable[[], Second | None]) -> None:
+    def __init__(
+        self,
+        second: Callable[[], Second | None],
+        *,
+        goes: Callable[[int], bool],
+        takes_back: Callable[[int], None],
+    ) -> None:
         self.taken = False
         self._second = second
+        self._goes = goes
+        self._takes_back = takes_back
         self._near: list[_Waiter] = []
         self._near_tokens = 0
         self._far: deque[_Waiter] = deque()
@@ -62,18 +71,20 @@ class Line:
         self._went: deque[int] = deque()  # the latest sizes, while others waited
         self._went_tokens = 0
 
-    async def turn(self, tokens: int) -> None:
-        """Wait for one's turn with a request of so many tokens. Cancelling it leaves no trace."""
+    async def turn(self, tokens: int) -> bool:
+        """Wait for one's turn with a request of so many tokens; whether it went already. Cancelling it leaves no trace."""
         ahead = len(self._near) + len(self._far) + 1
-        called = asyncio.get_running_loop().create_future()
+        called: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         waiter = _Waiter(tokens, self._turns + 2 * ahead - 1, called)
         self._far.append(waiter)
         self._close_up()
         try:
-            await called
+            return await called
         except asyncio.CancelledError:
             if called.cancelled():
                 self._leave(waiter)
+            elif called.result():
+                self._takes_back(tokens)
             else:
                 self.hand_on()
             raise
@@ -87,13 +98,19 @@ class Line:
                 self._went_tokens -= self._went.popleft()
 
     def hand_on(self) -> None:
-        """The turn ends; it is the next one's, if anybody waits."""
+        """The turn ends; all go who may at this moment, and then it is the next one's, if anybody waits.
+
+        Were each to go by itself, it would take as many turns of the event loop, and slots stand empty meanwhile.
+        """
         while self._near:
             waiter = self._near[self._next()]
             self._leave(waiter)
             self._turns += 1
-            if not waiter.called.done():
-                waiter.called.set_result(None)
+            if waiter.called.done():
+                continue
+            went = self._goes(waiter.tokens)
+            waiter.called.set_result(went)
+            if not went:
                 return
         self.taken = False
 

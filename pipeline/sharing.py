@@ -13,8 +13,8 @@ from typing import NamedTuple, Protocol
 from pipeline.common_pace import CommonPace, pace_name
 from pipeline.errors import SetupError
 from pipeline.fair_shares import WHOLE, Shares
+from pipeline.gate import Admitted, Common
 from pipeline.leases import BEAT_S, LEASES_NAME, Lease, Leases, Party, Rates, unusable
-from pipeline.limits import Admitted, Common
 from pipeline.plan import Plan
 
 # Times what is in flight; of rates the leases have something to spare.

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from pipeline.expectation import Expectation
 from pipeline.failures import POLICIES
-from pipeline.limits import Bucket, LocalGate
+from pipeline.gate import Bucket
+from pipeline.limits import LocalGate
 from pipeline.records import FailureKind
 from pipeline.simulator.faults import FaultKind
 from pipeline.simulator.quota import Quota

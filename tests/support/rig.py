@@ -25,9 +25,10 @@ from pipeline.dataset import Dataset, open_dataset
 from pipeline.expectation import Expectation
 from pipeline.failures import Dialect
 from pipeline.feeder import Again, Feeder
+from pipeline.gate import Limits
 from pipeline.jobspec import PromptSection
 from pipeline.journal import Journal
-from pipeline.limits import Limits, LocalGate
+from pipeline.limits import LocalGate
 from pipeline.parts import InputColumn, Layout, part_name
 from pipeline.progress import Counters
 from pipeline.protocol import compatible

@@ -24,6 +24,8 @@ LAYERS: list[set[str]] = [
         "loop_lag",
         "last_minute",
         "line",
+        "gate",
+        "turns",
     },
     {
         "pace",
@@ -46,10 +48,12 @@ LAYERS: list[set[str]] = [
         "kept",
         "monthly",
         "journal",
+        "journal_upkeep",
         "leases",
         "common_pace",
         "run_lock",
         "parts",
+        "part_reading",
         "progress",
         "children",
         "summary",
@@ -83,8 +87,9 @@ WITHIN_LEVEL = {
     ("run_folder", "answers"),  # outcomes are read back out of parts
     ("history", "databases"),  # one of the journal's tables
     ("common_pace", "leases"),  # the rates that both go by
-    ("common_pace", "limits"),  # a gate asks it, and is answered in the gate's words
     ("journal", "kept"),  # tables of one file, in transactions of one owner
+    ("part_reading", "parts"),  # what was written
+    ("journal", "journal_upkeep"),  # the same
     ("billing", "pricing"),  # many outcomes by the rule of one answer
     ("jobspec", "catalog"),  # a job's target is looked up in the catalogue
 }

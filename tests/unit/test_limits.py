@@ -8,8 +8,10 @@ from itertools import pairwise
 
 import pytest
 
+from pipeline.ceiling import FIRST
 from pipeline.fair_shares import REQUESTS, WHOLE, Shares
-from pipeline.limits import Limits, LocalGate, Turn
+from pipeline.gate import Limits, Turn
+from pipeline.limits import LocalGate
 from pipeline.quota_search import HEADROOM
 from tests.support.clock import run_virtual
 from tests.support.windows import heaviest_window
@@ -774,3 +776,50 @@ def test_limits_under_which_nothing_could_be_sent_are_refused(limits: dict[str, 
     name = next(iter(limits))
     with pytest.raises(ValueError, match=name):
         Limits(**{"requests_per_minute": None, "tokens_per_minute": None, "max_concurrency": 1, **limits})
+
+
+def test_all_that_may_go_go_in_one_turn_of_the_loop() -> None:
+    """One a turn, and slots stand empty while many answers are worked on."""
+
+    async def main() -> None:
+        gate = gate_of(rpm=1e9, slots=FIRST)
+        line = Line(gate, held=True)
+        await asyncio.sleep(2)
+        for name in range(3 * FIRST):
+            line.send(str(name))
+        await settled()
+        assert len(line.names) == FIRST
+        for _ in range(FIRST):
+            gate.release(1, 0)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert line.names == [str(name) for name in range(2 * FIRST)]
+        assert (gate.in_flight, gate.waiting) == (FIRST, FIRST)
+
+    run_virtual(main())
+
+
+def test_who_is_cancelled_after_it_was_let_go_gives_all_of_it_back() -> None:
+    async def main() -> None:
+        gate = gate_of(rpm=6_000, tpm=60_000, slots=2)
+        line = Line(gate, held=True)
+        await asyncio.sleep(2)
+        for name in "abcd":
+            line.send(name, 10)
+        await settled()
+        assert line.names == ["a", "b"]
+        gate.release(10, 10)
+        gate.release(10, 10)
+        await asyncio.sleep(0)
+        assert gate.admitted == (4, 40)
+        line.tasks["d"].cancel()  # let go with c, and does not know it yet
+        await settled()
+        assert (line.names, gate.in_flight, gate.waiting) == (["a", "b", "c"], 1, 0)
+        assert gate.admitted == (3, 30)
+        line.send("e", 10)
+        line.send("f", 10)
+        await settled()
+        assert (line.names, gate.in_flight) == (["a", "b", "c", "e"], 2)
+        assert gate.admitted == (4, 40)
+
+    run_virtual(main())

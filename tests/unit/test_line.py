@@ -16,7 +16,7 @@ class Queue:
     """Those who wait in a line, by name; the turn is taken when it is made."""
 
     def __init__(self, second: Second | None, *, first: int = 1_000) -> None:
-        self.line = Line(lambda: second)
+        self.line = Line(lambda: second, goes=lambda tokens: False, takes_back=lambda tokens: None)
         self.line.taken = True
         self.had = first
         self.turns: list[str] = []

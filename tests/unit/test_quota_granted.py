@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.limits import Limits, LocalGate
+from pipeline.gate import Limits
+from pipeline.limits import LocalGate
 from pipeline.simulator.settings import Settings
 from tests.support.clock import run_virtual
 from tests.support.granted import Load, Provider, played

@@ -11,8 +11,9 @@ import pytest
 
 from pipeline.errors import SetupError
 from pipeline.fair_shares import WHOLE, Shares
+from pipeline.gate import Admitted, Common, Limits
 from pipeline.leases import FREE, LEASES_NAME, Party, Rates
-from pipeline.limits import Admitted, Common, Limits, LocalGate
+from pipeline.limits import LocalGate
 from pipeline.sharing import LEAST, TRACE, Appetite, sharing
 from pipeline.simulator.settings import Settings
 from tests.support.clock import run_virtual
