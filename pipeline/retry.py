@@ -16,8 +16,8 @@ import tenacity
 from pipeline.budget import Budget, Held
 from pipeline.expectation import Expectation
 from pipeline.failures import POLICIES, Policy, status_of
+from pipeline.gate import Gate
 from pipeline.journal import Journal
-from pipeline.limits import Gate
 from pipeline.masking import Secrets
 from pipeline.progress import Counters
 from pipeline.protocol.assemble import Assembler
@@ -34,6 +34,7 @@ from pipeline.records import (
 )
 from pipeline.response import AnswerCheck
 from pipeline.transport import Transport
+from pipeline.turns import Turns
 
 _UNCOUNTED_LIMIT = 3
 _LOST = (FailureKind.TRANSPORT, FailureKind.TIMEOUT)
@@ -111,6 +112,7 @@ class Asker:
     spec: RetrySpec
     stopping: Callable[[], bool]
     masked: Callable[[str], str] = Secrets().masked
+    _turns: Turns = field(default_factory=Turns)
     _answered: bool = False
     _kind_since_s: dict[FailureKind, float] = field(default_factory=dict)
 
@@ -189,6 +191,8 @@ class Asker:
         reply = await self.transport.send(row.request, None if assembler is None else gather)
         row.latency_ms = (loop.time() - sent_s) * 1000
         row.first_token_ms = None if first_s is None else (first_s - sent_s) * 1000
+        if (turn := self._turns.take()) is not None:
+            await turn
         if isinstance(reply, Failure) and assembler is not None and assembler.complete:
             # Cut behind the last token: the answer is whole, and asking again would pay twice.
             reply = Response(200, {}, b"", row.latency_ms)
