@@ -17,6 +17,7 @@ _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 # The log: a header, then frames of a header and a page (SQLite, "Database File Format", section 4).
 _HEADER, _FRAME = 32, 24
 _MAGIC_LITTLE, _MAGIC_BIG = 0x377F0682, 0x377F0683
+_WORTH_VACUUM_BYTES = 64 * 1024 * 1024
 
 
 class Look(NamedTuple):
@@ -42,6 +43,26 @@ class Transaction:
         finally:
             if self._db.in_transaction:  # a full disk may have rolled it back already
                 self._db.execute("ROLLBACK")
+
+
+def checkpoint(path: Path, *, restart: bool = False) -> int:
+    """Bring what is committed into the database file, for a thread beside the connection that writes; the frames of the log then.
+
+    `restart` moves the last frame too, so that the log begins anew, and keeps writers out meanwhile. Raises sqlite3.Error.
+    """
+    with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as db:
+        how = "RESTART" if restart else "PASSIVE"
+        _, frames, _ = db.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
+    return int(frames)
+
+
+def give_back_space(db: sqlite3.Connection) -> None:
+    """Make the file as small as what it holds, where that is worth the rewriting. Raises sqlite3.Error."""
+    pages, free, page_bytes = (
+        db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    if free * page_bytes > _WORTH_VACUUM_BYTES and free > pages / 2:
+        db.execute("VACUUM")
 
 
 @contextmanager

@@ -4,7 +4,8 @@ It owns the manifest (what this folder is a run of), the attempts and outcomes o
 list of parts, the answers that this folder paid for and no part holds (kept from before the job or dataset changed, or
 shared by identical prompts), what all its attempts cost, and how its runs went over time. An attempt is committed before it
 is sent, an outcome when it comes; both in group commits: what gathers within two milliseconds is one transaction. A part's rows
-leave in the transaction that records the part. What another process may see of it is in `journal_view.py`.
+leave with the transaction that records the part and those that follow, some at a time. What another process may see of it is in
+`journal_view.py`.
 
 What an attempt row means after a crash:
 
@@ -31,9 +32,10 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from pipeline.databases import Transaction
+from pipeline.databases import Transaction, give_back_space
 from pipeline.errors import RunFolderError
 from pipeline.history import HISTORY_SCHEMA, History
+from pipeline.journal_upkeep import MOST_FRAMES, Checkpoints, Leaving
 from pipeline.kept import KEPT_SCHEMA, KeptAnswers, decode, encode, is_intact
 from pipeline.private import make_private_file
 from pipeline.records import Outcome
@@ -63,6 +65,10 @@ WITH size (n) AS (SELECT CAST(value AS INTEGER) FROM manifest WHERE name = 'rows
 SELECT data FROM outcomes, size LEFT JOIN parts ON parts.number = outcomes.idx / size.n
 WHERE parts.rows IS NULL OR outcomes.idx % size.n >= parts.rows
 ORDER BY idx"""
+_LEFT_OUTCOMES = """
+WITH size (n) AS (SELECT CAST(value AS INTEGER) FROM manifest WHERE name = 'rows_per_part')
+DELETE FROM outcomes WHERE idx / (SELECT n FROM size) IN
+    (SELECT number FROM parts, size WHERE rows = n AND number NOT IN (SELECT number FROM reopened))"""
 _UNSETTLED = "FROM attempts WHERE NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.idx = attempts.idx)"
 _MAYBE_PAID = f"SELECT coalesce(sum(open + maybe_paid), 0) {_UNSETTLED}"
 IN_FLIGHT = f"SELECT coalesce(sum(open), 0) {_UNSETTLED}"
@@ -70,8 +76,6 @@ _OUTCOMES_AT_ONCE = 1000
 _SOME_OUTCOMES = "SELECT data FROM outcomes WHERE idx > ? ORDER BY idx LIMIT ?"
 # A transaction costs 50 us whatever it holds, as much as all else that is done for a row; no provider answers in 2 ms.
 _GATHER_S = 0.002
-# What a changed job left behind may be most of the file: given back once it is worth the rewriting.
-_WORTH_VACUUM_BYTES = 64 * 1024 * 1024
 log = logging.getLogger("promptmill")
 
 
@@ -93,6 +97,8 @@ class Journal:
         self.kept = KeptAnswers(self._db)
         self.spent = Spent(self._db)
         self.history = History(self._db)
+        self._leaving = Leaving(self._db)
+        self._checkpoints = Checkpoints(path)
         self._waiting: list[asyncio.Future[None]] = []
         self._scheduled = False
         self._broken: sqlite3.Error | None = None
@@ -100,6 +106,7 @@ class Journal:
     def _prepare(self, path: Path, durable: bool) -> None:
         self._db.execute("PRAGMA page_size = 16384")  # outcomes are a kilobyte: fewer, larger pages cost less
         self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute(f"PRAGMA wal_autocheckpoint = {MOST_FRAMES}")
         # With a write-ahead log NORMAL syncs it at checkpoints alone, FULL after each commit (SQLite, "PRAGMA synchronous").
         self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         self._db.execute(
@@ -157,13 +164,19 @@ class Journal:
             raise self._broken
         if not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_later(_GATHER_S, self.commit)
+            asyncio.get_running_loop().call_later(_GATHER_S, self._gathered)
+
+    def _gathered(self) -> None:
+        if not self._checkpoints.last_frames:
+            self.commit()
 
     def commit(self) -> None:
         """Write all that has gathered in one transaction and wake those who wait for it."""
         self._scheduled = False
         waiting, self._waiting = self._waiting, []
-        if self._broken is None and (self._begun or self._failed or self._recorded or self.spent.any):
+        if self._broken is None and (
+            self._begun or self._failed or self._recorded or self._leaving.any or self.spent.any
+        ):
             try:
                 with Transaction(self._db):
                     # In this order: an attempt that ends was begun in an earlier commit, and its row may begin the next in this.
@@ -175,9 +188,11 @@ class Journal:
                         self._db.executemany("INSERT OR REPLACE INTO outcomes VALUES (?, ?)", self._recorded)
                         self.kept.settle(index for index, _ in self._recorded)
                     self.spent.settle()
+                    self._leaving.some()
             except sqlite3.Error as error:
                 # Nothing unrecorded may be sent, and nothing later may pretend to be kept.
                 self._broken = error
+            self._checkpoints.commits += 1
             self._begun.clear()
             self.spent.settled()
             self._failed.clear()
@@ -195,6 +210,17 @@ class Journal:
         self.commit()
         if self._broken is not None:
             raise self._broken
+
+    async def checkpoint(self) -> None:
+        """Bring commits into the database file, where enough has gathered; nothing else waits for the disk meanwhile.
+
+        Raises sqlite3.Error.
+        """
+        try:
+            await self._checkpoints.due()
+        finally:
+            if self._scheduled:  # and perhaps had to wait
+                self.commit()
 
     def spend(self) -> tuple[int, int]:
         """What the folder paid, and may have paid without an answer, in billionths: open attempts count as the latter."""
@@ -231,7 +257,7 @@ class Journal:
         return {part.number: part for part in parts_of(self._db)}
 
     def add_part(self, part: PartRecord, first: int, *, keep_rows: bool) -> None:
-        """Record a part file that now exists and let go of its rows, in one transaction.
+        """Record a part file that now exists, and let go of its rows from now on: with this transaction and the next ones.
 
         `keep_rows` keeps the outcomes of a part that is shorter than the others, so that it can grow with the dataset.
         """
@@ -241,12 +267,11 @@ class Journal:
                 "INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?)",
                 (part.number, part.rows, json.dumps(part.totals), part.stamp, part.digest),
             )
-            for table in ("attempts", "asked_again") + (() if keep_rows else ("outcomes",)):
-                self._db.execute(
-                    f"DELETE FROM {table} WHERE idx >= ? AND idx < ?",  # noqa: S608  (fixed names)
-                    (first, first + part.rows),
-                )
+            end = first + part.rows
+            self._db.execute("DELETE FROM asked_again WHERE idx >= ? AND idx < ?", (first, end))
             self._db.execute("DELETE FROM reopened WHERE number = ?", (part.number,))
+            self._leaving.add(first, end, outcomes_too=not keep_rows)
+            self._leaving.some()
 
     def restamp(self, part: PartRecord) -> None:
         """Note that a part's file has another stamp, and is the same."""
@@ -337,7 +362,7 @@ class Journal:
     def take_open_attempts(self) -> int:
         """Count what an earlier run sent and never got settled, and clear it: those rows will be asked again.
 
-        Their worst cases are spent from now on, as what may have been paid.
+        Their worst cases are spent from now on, as what may have been paid. Outcomes that were leaving with their part have left.
         """
         with Transaction(self._db):
             (count,) = self._db.execute(_MAYBE_PAID).fetchone()
@@ -346,6 +371,7 @@ class Journal:
             )
             self.spent.lose_held()
             self._db.execute("DELETE FROM attempts")
+            self._db.execute(_LEFT_OUTCOMES)
             # Rows that an earlier run began to ask again, and did not settle anew, have their old outcome.
             self._db.execute("INSERT OR IGNORE INTO outcomes SELECT * FROM asked_again")
             self._db.execute("DELETE FROM asked_again")
@@ -354,20 +380,14 @@ class Journal:
     def close(self) -> None:
         """Commit and close. What could not be kept has been told before: here nothing is raised."""
         self.commit()
+        while self._leaving.any and self._broken is None:
+            self.commit()
         if self._broken is None:
             try:
-                self._give_back_space()
+                give_back_space(self._db)
             except sqlite3.Error as error:
                 log.warning("the journal is larger than it need be: %s", error)
         self._db.close()
-
-    def _give_back_space(self) -> None:
-        pages, free, page_bytes = (
-            self._db.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("page_count", "freelist_count", "page_size")
-        )
-        if free * page_bytes > _WORTH_VACUUM_BYTES and free > pages / 2:
-            self._db.execute("VACUUM")
 
 
 def parts_of(db: sqlite3.Connection) -> Iterator[PartRecord]:

@@ -121,6 +121,7 @@ async def kept_live(
             snapshot = meter.snapshot(loop.time())
             try:
                 write(as_json(snapshot), snapshot)
+                await folder.journal.checkpoint()
             except sqlite3.Error as error:
                 fail(error, None)
                 return

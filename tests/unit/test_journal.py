@@ -3,14 +3,19 @@
 import asyncio
 import shutil
 import sqlite3
+import threading
 from collections.abc import Callable, Coroutine
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline import journal_upkeep
+from pipeline.databases import checkpoint
 from pipeline.errors import RunFolderBusy, RunFolderError
 from pipeline.journal import FILE_NAME, JOURNAL_VERSION, Journal
+from pipeline.journal_upkeep import COMMITS, LEAVE_AT_ONCE
 from pipeline.journal_view import JournalView, view
 from pipeline.records import (
     Completion,
@@ -53,7 +58,12 @@ WHOLE = Outcome(
 )
 
 
-def with_journal(folder: Path, use: Callable[[Journal], Coroutine[Any, Any, None]]) -> None:
+def with_journal(
+    folder: Path,
+    use: Callable[[Journal], Coroutine[Any, Any, None]],
+    *,
+    run: Callable[..., None] = run_virtual,
+) -> None:
     async def main() -> None:
         journal = Journal(folder)
         journal.write_manifest({"rows_per_part": "4"})
@@ -62,7 +72,7 @@ def with_journal(folder: Path, use: Callable[[Journal], Coroutine[Any, Any, None
         finally:
             journal.close()
 
-    run_virtual(main())
+    run(main())
 
 
 def break_attempts(folder: Path) -> None:
@@ -382,3 +392,149 @@ def test_what_was_spent_outlasts_parts_and_changes_of_the_job(tmp_path: Path) ->
         assert journal.spend() == (30, 0)
 
     with_journal(tmp_path, use)
+
+
+def test_a_long_parts_rows_leave_over_several_commits_and_count_for_nothing_meanwhile(tmp_path: Path) -> None:
+    rows = 2 * LEAVE_AT_ONCE + 1
+
+    async def use(journal: Journal) -> None:
+        journal.write_manifest({"rows_per_part": str(rows)})
+        for index in range(rows + 1):
+            journal.begin_attempt(index)
+            journal.record(outcome(index))
+        journal.add_part(PartRecord(0, rows, {"rows": rows}, "stamp", "digest"), 0, keep_rows=False)
+        assert len(journal.outcomes(0, rows)) == rows - LEAVE_AT_ONCE
+        assert [o.index for some in journal.open_outcomes() for o in some] == [rows]
+        assert [o.index for o in view(tmp_path).outcomes] == [rows]
+        assert journal.maybe_paid() == 0
+        journal.commit()
+        assert len(journal.outcomes(0, rows)) == 1
+        journal.commit()
+        assert list(journal.outcomes(0, rows + 1)) == [rows]
+
+    with_journal(tmp_path, use)
+
+
+@pytest.mark.parametrize("commits", [0, 1, 2])
+def test_rows_that_were_leaving_when_a_run_was_killed_leave_when_the_next_begins(
+    tmp_path: Path, commits: int
+) -> None:
+    rows = 2 * LEAVE_AT_ONCE + 1
+    killed = tmp_path / "killed"
+
+    async def use(journal: Journal) -> None:
+        journal.write_manifest({"rows_per_part": str(rows)})
+        for index in range(2 * rows):
+            journal.begin_attempt(index)
+            journal.record(outcome(index))
+        again = PartRecord(1, rows, {"rows": rows}, "stamp", "digest")
+        journal.add_part(again, rows, keep_rows=False)
+        while len(journal.outcomes(rows, 2 * rows)):
+            journal.commit()
+        journal.reopen(again)
+        journal.record(outcome(rows))  # asked again; its part is to be written anew
+        journal.add_part(PartRecord(0, rows, {"rows": rows}, "stamp", "digest"), 0, keep_rows=False)
+        for _ in range(commits):
+            journal.commit()
+        shutil.copytree(tmp_path, killed, ignore=shutil.ignore_patterns("killed"))
+
+    with_journal(tmp_path, use)
+
+    async def resume(journal: Journal) -> None:
+        journal.write_manifest({"rows_per_part": str(rows)})
+        assert journal.take_open_attempts() == 0
+        assert list(journal.outcomes(0, 2 * rows)) == [rows]
+
+    with_journal(killed, resume)
+
+
+def test_what_is_leaving_has_left_when_the_journal_is_closed(tmp_path: Path) -> None:
+    rows = 3 * LEAVE_AT_ONCE
+
+    async def use(journal: Journal) -> None:
+        for index in range(rows):
+            journal.record(outcome(index))
+        journal.add_part(PartRecord(0, rows, {}, "stamp", "digest"), 0, keep_rows=False)
+
+    with_journal(tmp_path, use)
+    assert view_outcomes(tmp_path) == []
+
+
+def in_file(folder: Path) -> list[int]:
+    """The outcomes in the database file itself, without its log."""
+    alone = folder / "alone.sqlite"
+    shutil.copy2(folder / FILE_NAME, alone)
+    with closing(sqlite3.connect(alone)) as db:
+        return [index for (index,) in db.execute("SELECT idx FROM outcomes")]
+
+
+def commit_often(journal: Journal, times: int) -> None:
+    for index in range(times):
+        journal.record(outcome(index))
+        journal.commit()
+
+
+def test_commits_come_into_the_file_beside_the_loop_once_enough_have_gathered(tmp_path: Path) -> None:
+    async def use(journal: Journal) -> None:
+        checkpoint(tmp_path / FILE_NAME)  # the tables, so that the file can be looked into by itself
+        commit_often(journal, COMMITS // 2)
+        await journal.checkpoint()
+        assert in_file(tmp_path) == []
+        commit_often(journal, COMMITS)
+        await journal.checkpoint()
+        assert in_file(tmp_path) == list(range(COMMITS))
+
+    with_journal(tmp_path, use)
+
+
+def test_the_log_begins_anew_and_only_commits_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going, may_end = threading.Event(), threading.Event()
+    real = journal_upkeep.checkpoint
+
+    def slow(path: Path, *, restart: bool = False) -> int:
+        if restart:
+            going.set()
+            assert may_end.wait(10)
+        return real(path, restart=restart)
+
+    monkeypatch.setattr(journal_upkeep, "checkpoint", slow)
+    monkeypatch.setattr(journal_upkeep, "_LONG_LOG_FRAMES", 1)
+    log = tmp_path / f"{FILE_NAME}-wal"
+
+    async def use(journal: Journal) -> None:
+        commit_often(journal, COMMITS)
+        work = asyncio.create_task(journal.checkpoint())
+        await asyncio.to_thread(going.wait, 10)
+        attempt = journal.begin_attempt(COMMITS)
+        await asyncio.sleep(
+            0.05
+        )  # the loop goes on meanwhile, for more than the time in which commits gather
+        assert not attempt.done()
+        may_end.set()
+        await work
+        await asyncio.wait_for(attempt, 10)
+        size = log.stat().st_size
+        commit_often(journal, 3)
+        assert log.stat().st_size == size
+        assert view(tmp_path).in_flight == 1
+
+    with_journal(tmp_path, use, run=asyncio.run)  # threads have a time of their own
+
+
+def test_a_checkpoint_that_the_disk_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, *, restart: bool = False) -> int:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(journal_upkeep, "checkpoint", full)
+
+    async def use(journal: Journal) -> None:
+        commit_often(journal, COMMITS)
+        journal.begin_attempt(0)
+        with pytest.raises(sqlite3.OperationalError, match="disk is full"):
+            await journal.checkpoint()
+        assert view(tmp_path).in_flight == 0  # it has its outcome
+        commit_often(journal, 1)
+
+    with_journal(tmp_path, use, run=asyncio.run)  # threads have a time of their own
