@@ -25,8 +25,9 @@ from benchmarks.ours import read_plan, write_job
 from benchmarks.overhead import run_rows
 from benchmarks.support import ANSWER, ANSWER_HEADERS, child, table, write_reviews
 from pipeline.budget import Budget, BudgetSpec, Held
+from pipeline.gate import Limits
 from pipeline.journal import Journal
-from pipeline.limits import Limits, LocalGate
+from pipeline.limits import LocalGate
 from pipeline.parts import OpenRange, write_part
 from pipeline.plan import Plan, scan_dataset
 from pipeline.progress import Counters
@@ -141,7 +142,7 @@ async def _take(plan: Plan, folder: Path) -> dict[str, float]:
     for one in outcomes:
         ranges[one.index // 8192].settle(one)
     with steps.step("part: columns, prices, Parquet, fsync"):
-        records = [write_part(range_, layout) for range_ in ranges]
+        records = [write_part(range_, layout, range_.slices()) for range_ in ranges]
     with steps.step("journal: let go of the part's rows"):
         for range_, record in zip(ranges, records, strict=True):
             journal.add_part(record, range_.first, keep_rows=False)

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from pipeline.failures import POLICIES
 from pipeline.journal import Journal
-from pipeline.parts import METADATA_KEY, arrow_file, is_part_name, part_name
+from pipeline.part_reading import arrow_file
+from pipeline.parts import METADATA_KEY, is_part_name, part_name
 from pipeline.progress import Counters
 from pipeline.records import (
     ANSWERED,

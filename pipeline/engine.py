@@ -20,8 +20,9 @@ from pipeline.answers import KnownAnswers, read_outcomes
 from pipeline.budget import Budget
 from pipeline.expectation import Expectation
 from pipeline.feeder import Again, Feeder
+from pipeline.gate import Limits
 from pipeline.jobspec import key_variable
-from pipeline.limits import Limits, LocalGate
+from pipeline.limits import LocalGate
 from pipeline.live import Chronicle, kept_live, limits_view
 from pipeline.loop_lag import LoopLag, measured
 from pipeline.masking import logged_without
@@ -192,7 +193,7 @@ class _Run:
         stop = None
         if self._rows == 0 and not parts:
             # A part without rows, so that the results can be read whatever the input held.
-            nothing = write_part(OpenRange(self._layout, 0, 0), self._layout)
+            nothing = write_part(OpenRange(self._layout, 0, 0), self._layout, ())
             self._folder.journal.add_part(nothing, 0, keep_rows=True)
         if in_parts < self._rows if self._pilot is None else self._pilot:
             gc.collect()

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import JobError, RunFolderError
 from pipeline.journal_view import view
-from pipeline.parts import part_names, reading_part
+from pipeline.part_reading import reading_part
+from pipeline.parts import part_names
 from pipeline.private import make_new_private_file
 from pipeline.results import results_of
 from pipeline.s3 import S3Settings

@@ -9,7 +9,8 @@ import pyarrow.compute as pc
 
 from pipeline.errors import RunFolderError
 from pipeline.jobspec import ResponseSection
-from pipeline.parts import RESULT_COLUMNS, part_names, reading_part
+from pipeline.part_reading import reading_part
+from pipeline.parts import RESULT_COLUMNS, part_names
 from pipeline.storage import Storage
 
 

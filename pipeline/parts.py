@@ -6,8 +6,7 @@ bytes come to lie, and that they do so at once, is `storage.py`'s business. Arro
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
@@ -15,7 +14,6 @@ from typing import Any, NamedTuple, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import RunFolderError
 from pipeline.records import Completion, Failure, Outcome, Priced, Usage
 from pipeline.response import AnswerField
 from pipeline.storage import Storage
@@ -23,6 +21,8 @@ from pipeline.totals import TOKEN_KINDS, Costs, PartRecord, Totals
 
 SCHEMA_VERSION = 1
 DEFAULT_ROWS_PER_PART = 8192
+# About 2 ms: made on the event loop, for a thread that makes Python objects takes the interpreter from it for 5 ms at a time.
+SLICE_ROWS = 512
 METADATA_KEY = b"promptmill"
 _TOOL_CALLS = pa.list_(pa.struct([("id", pa.string()), ("name", pa.string()), ("arguments", pa.string())]))
 # Few distinct values: dictionary encoding pays. Elsewhere it costs time and memory for nothing.
@@ -157,17 +157,31 @@ class OpenRange:
         self.missing -= 1
         return self.missing == 0
 
-    def to_table(self, costs: list[Decimal | None]) -> pa.Table:
-        """The range as a table of the layout's schema; every row must have its outcome."""
+    def slices(self) -> Iterator["Slice"]:
+        """The range as its part file has it, some rows at a time; every row must have its outcome."""
+        schema = self._layout.schema()
+        for start in range(0, self.size, SLICE_ROWS):
+            yield self._slice(slice(start, start + SLICE_ROWS), schema)
+
+    def _slice(self, rows: slice, schema: pa.Schema) -> "Slice":
         layout = self._layout
-        outcomes = [outcome for outcome in self.outcomes if outcome is not None]
+        outcomes = [outcome for outcome in self.outcomes[rows] if outcome is not None]
+        costs = layout.costs(outcomes)
         arrays: dict[str, Any] = result_columns(outcomes, costs, layout)
         for column, values in zip(layout.inputs, self._columns, strict=True):
-            arrays[column.name] = pa.array(values, column.type)
+            arrays[column.name] = pa.array(values[rows], column.type)
         for field in layout.answer_fields:
             arrays[field.name] = pa.array([o.fields.get(field.name) for o in outcomes], field.type)
-        schema = layout.schema()
-        return pa.table([arrays[field.name] for field in schema], schema=schema)
+        totals = Totals()
+        totals.add(outcomes, costs)
+        return Slice(pa.record_batch([arrays[field.name] for field in schema], schema=schema), totals)
+
+
+class Slice(NamedTuple):
+    """Some rows of a full range, with their totals."""
+
+    batch: pa.RecordBatch
+    totals: Totals
 
 
 def part_name(number: int) -> str:
@@ -184,13 +198,16 @@ def part_names(results: Storage) -> list[str]:
     return sorted(filter(is_part_name, results.stamps()), key=lambda name: (len(name), name))
 
 
-def write_part(full: OpenRange, layout: Layout) -> PartRecord:
-    """Write a full range's part file, whole and durably, and say what it holds. Raises OSError where the disk refuses."""
-    outcomes = [outcome for outcome in full.outcomes if outcome is not None]
-    costs = layout.costs(outcomes)
-    table = full.to_table(costs)
+def write_part(full: OpenRange, layout: Layout, slices: Iterable[Slice]) -> PartRecord:
+    """Write a full range's part file, whole and durably, and say what it holds. Raises OSError where the disk refuses.
+
+    `slices` are those of the range. Little of this holds the interpreter, so that a thread may do it beside the event loop.
+    """
+    slices = list(slices)
+    table = pa.Table.from_batches([one.batch for one in slices], layout.schema()).combine_chunks()
     totals = Totals()
-    totals.add(outcomes, costs)
+    for one in slices:
+        totals.merge(one.totals)
     metadata: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "number": full.number,
@@ -218,90 +235,6 @@ def write_part(full: OpenRange, layout: Layout) -> PartRecord:
 def digest(data: bytes | memoryview) -> str:
     """What a part file's bytes are known by."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-class DamagedPart(Exception):
-    """A part file is not what was written. `name` is the file's, `reason` what is wrong with it."""
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"{name} is damaged: {reason}")
-        self.name = name
-        self.reason = reason
-
-
-def arrow_file(data: bytes) -> pa.BufferReader:
-    """Bytes as a file for Arrow, in memory of its own.
-
-    Its threads may let go of a buffer when the interpreter has ended already; were it Python's, that would abort the process.
-    """
-    buffer = pa.allocate_buffer(len(data))
-    memoryview(buffer).cast("B")[:] = data
-    return pa.BufferReader(buffer)
-
-
-def _opened(name: str, data: bytes) -> pq.ParquetFile:
-    """A part's bytes, whose pages are checked against their checksums as they are read: it raises OSError where one is wrong.
-
-    Raises DamagedPart where they are no Parquet file.
-    """
-    try:
-        return pq.ParquetFile(arrow_file(data), page_checksum_verification=True)
-    except (OSError, pa.ArrowException) as error:
-        raise DamagedPart(name, one_line(error)) from error
-
-
-def one_line(error: Exception) -> str:
-    """The first line of a library's message."""
-    return str(error).strip().split("\n", 1)[0].rstrip(".") or type(error).__name__
-
-
-@contextmanager
-def reading_part(results: Storage, name: str) -> Iterator[pq.ParquetFile]:
-    """A part file for a reader that can do nothing about damage: what reading raises within becomes a RunFolderError."""
-    try:
-        data = results.read(name)
-    except OSError as error:
-        raise RunFolderError(
-            f"the part {name} cannot be read from {results.where}: {one_line(error)}"
-        ) from error
-    try:
-        with _opened(name, data) as part:
-            yield part
-    except (OSError, pa.ArrowException, DamagedPart) as error:
-        reason = error.reason if isinstance(error, DamagedPart) else one_line(error)
-        raise RunFolderError(
-            f"{results.where}/{name} is damaged: {reason}. Give it a new time (`touch` it, or copy it over itself) and "
-            "run the job's command again: it then looks at it, sets it aside and does its rows again"
-        ) from error
-
-
-def part_metadata(results: Storage, name: str) -> dict[str, Any] | None:
-    """What we wrote into a part file about it; None where it is not ours. Raises as `found_part` does."""
-    return _metadata(_opened(name, results.read(name)))
-
-
-def _metadata(part: pq.ParquetFile) -> dict[str, Any] | None:
-    text = (part.schema_arrow.metadata or {}).get(METADATA_KEY)
-    metadata = json.loads(text) if text is not None else {}
-    return metadata if metadata.get("schema_version") == SCHEMA_VERSION else None
-
-
-def found_part(results: Storage, name: str, fingerprint: str) -> PartRecord | None:
-    """What a part file that nobody recorded says of itself, or None where it is not of the work of this fingerprint.
-
-    All of it is read. Raises OSError where it cannot be had, DamagedPart where it is not as it was written.
-    """
-    data = results.read(name)
-    part = _opened(name, data)
-    metadata = _metadata(part)
-    if metadata is None or metadata["fingerprint"] != fingerprint or part_name(metadata["number"]) != name:
-        return None
-    try:
-        part.read()
-    except (OSError, pa.ArrowException) as error:
-        raise DamagedPart(name, one_line(error)) from error
-    stamp = results.stamps()[name]
-    return PartRecord(metadata["number"], metadata["rows"], metadata["totals"], stamp, digest(data))
 
 
 def result_name(column: str, taken: Sequence[str] | set[str] | frozenset[str]) -> str:

@@ -18,15 +18,8 @@ from pipeline import databases
 from pipeline.answers import read_outcomes
 from pipeline.errors import PromptmillError, RunFolderError, SetupError
 from pipeline.journal import FILE_NAME, Journal
-from pipeline.parts import (
-    DamagedPart,
-    Layout,
-    digest,
-    found_part,
-    is_part_name,
-    part_metadata,
-    part_name,
-)
+from pipeline.part_reading import DamagedPart, found_part, part_metadata
+from pipeline.parts import Layout, digest, is_part_name, part_name
 from pipeline.run_lock import RunLock
 from pipeline.storage import DAMAGED, RESULTS, Disk, LocalFiles, Storage, make_folder, set_aside
 from pipeline.totals import PartRecord, Totals

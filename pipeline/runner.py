@@ -257,8 +257,12 @@ class Runner:
             # The journal is never behind a part: killed in between, a run would count rows of the part as lost, and lose them
             # with a short part that grows; of a part being written anew, what the journal holds wins.
             self.journal.flush()
+            slices = []
+            for one in full.slices():
+                slices.append(one)
+                await asyncio.sleep(0)  # answers that came meanwhile go first
             try:
-                record = await asyncio.to_thread(write_part, full, self.layout)
+                record = await asyncio.to_thread(write_part, full, self.layout, slices)
             except OSError as error:
                 # The rows stay in the journal: the next run writes the part from there.
                 raise StorageError(self.layout.results.where, error) from error

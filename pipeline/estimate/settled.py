@@ -16,7 +16,8 @@ from pipeline.errors import RunFolderError
 from pipeline.estimate.options import Option
 from pipeline.journal import FILE_NAME
 from pipeline.journal_view import view
-from pipeline.parts import part_names, reading_part
+from pipeline.part_reading import reading_part
+from pipeline.parts import part_names
 from pipeline.pilot import is_pilot
 from pipeline.plan import Plan
 from pipeline.pricing import to_nano

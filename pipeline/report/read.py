@@ -20,7 +20,8 @@ from pipeline.journal import FILE_NAME
 from pipeline.journal_view import JournalView, view
 from pipeline.labels import gold_name
 from pipeline.masking import Secrets, without_url_secrets
-from pipeline.parts import DEFAULT_ROWS_PER_PART, part_name, part_names, reading_part, result_columns
+from pipeline.part_reading import reading_part
+from pipeline.parts import DEFAULT_ROWS_PER_PART, part_name, part_names, result_columns
 from pipeline.pricing import Price, from_nano
 from pipeline.records import Outcome, Route
 from pipeline.report.facts import About, ExtremeRow, LabelFacts, RepricedFacts, RunFacts

@@ -131,8 +131,8 @@ def test_input_columns_of_kept_rows_are_carried_like_any_other(tmp_path: Path) -
         while (fed := await feeding.feeder.take()) is not None:
             feeding.feeder.settle(outcome(fed.row.index), fed.range)
         (full,) = ranges
-        table = full.to_table([None] * 4)
-        assert table["text"].to_pylist() == [f"text {n}" for n in range(4)]
+        (whole,) = full.slices()
+        assert whole.batch["text"].to_pylist() == [f"text {n}" for n in range(4)]
         feeding.close()
 
     run_virtual(main())

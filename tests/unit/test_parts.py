@@ -12,14 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.part_reading import DamagedPart, arrow_file, found_part
 from pipeline.parts import (
-    DamagedPart,
+    SLICE_ROWS,
     InputColumn,
     Layout,
     OpenRange,
-    arrow_file,
     billed,
-    found_part,
     part_name,
     result_name,
     write_part,
@@ -105,7 +104,7 @@ def written(target: Layout, *outcomes: Outcome, number: int = 0) -> pa.Table:
     range_ = OpenRange(target, number, len(outcomes))
     for one in outcomes:
         range_.settle(one)
-    write_part(range_, target)
+    write_part(range_, target, range_.slices())
     return pq.read_table(path(target, number))
 
 
@@ -196,7 +195,7 @@ def test_an_answered_row_stands_in_its_columns(tmp_path: Path) -> None:
         response="{}",
     )
     range_.settle(done)
-    record = write_part(range_, target)
+    record = write_part(range_, target, range_.slices())
     (row,) = pl.read_parquet(path(target, 2)).to_dicts()
     assert row.pop("started_at").isoformat() == "1970-01-01T00:00:01+00:00"
     assert row == {
@@ -280,7 +279,7 @@ def test_rows_stand_in_input_order_whatever_the_order_they_settled_in(tmp_path: 
     range_ = OpenRange(target, 1, 4)
     settled = [range_.settle(outcome(index)) for index in (6, 4, 7, 5)]
     assert settled == [False, False, False, True]
-    write_part(range_, target)
+    write_part(range_, target, range_.slices())
     assert pq.read_table(path(target, 1))["input_index"].to_pylist() == [4, 5, 6, 7]
 
 
@@ -304,7 +303,7 @@ def test_a_part_tells_afterwards_whose_it_is(tmp_path: Path) -> None:
     range_ = OpenRange(target, 3, 2)
     range_.settle(outcome(12))
     range_.settle(outcome(13))
-    record = write_part(range_, target)
+    record = write_part(range_, target, range_.slices())
     assert found_part(target.results, part_name(3), target.fingerprint) == record
     assert found_part(target.results, part_name(3), "another job's") is None
 
@@ -342,3 +341,19 @@ def test_raw_keeps_each_response_as_it_came(tmp_path: Path) -> None:
     rig = Rig(folder=tmp_path, rows=2, raw=True)
     asyncio.run(rig.run(always(answer())))
     assert rig.frame()["response"].to_list() == [answer().body.decode()] * 2
+
+
+def test_a_range_longer_than_a_slice_is_one_table_in_input_order(tmp_path: Path) -> None:
+    rows = 2 * SLICE_ROWS + 3
+    target = layout(tmp_path, rows_per_part=rows)
+    range_ = OpenRange(target, 0, rows)
+    for index in reversed(range(rows)):
+        range_.settle(outcome(index))
+    slices = list(range_.slices())
+    assert [one.batch.num_rows for one in slices] == [SLICE_ROWS, SLICE_ROWS, 3]
+    record = write_part(range_, target, slices)
+    assert record.totals["rows"] == record.rows == rows
+    assert sum(one.totals.rows for one in slices) == rows
+    file = pq.ParquetFile(path(target, 0))
+    assert file.metadata.num_row_groups == 1
+    assert file.read(columns=["input_index"])["input_index"].to_pylist() == list(range(rows))

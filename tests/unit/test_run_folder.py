@@ -23,7 +23,7 @@ def write(layout: Layout, number: int, rows: int) -> PartRecord:
     range_ = OpenRange(layout, number, rows)
     for place in range(rows):
         range_.settle(outcome(range_.first + place))
-    return write_part(range_, layout)
+    return write_part(range_, layout, range_.slices())
 
 
 async def keep(folder: RunFolder, *indexes: int) -> None:
