@@ -44,7 +44,9 @@ EVERY_S, SELDOM_S = (
 )  # between probes, and so many requests: a probe costs a refusal, or three where sizes differ
 EVERY_REQUESTS: dict[Unit, int] = {"requests": 180, "tokens": 300}
 HARDLY_USED = 0.3  # of a phase's time unused: what is refused is not the rate
-UNUSED = 0.1  # of a probe's time: something else held it back, and it tells nothing
+# Of a probe's time: something else held it back, and it tells nothing. Less than the least gain, or what goes unused of a probe
+# passes for granted, where the other quota binds as much.
+UNUSED = 0.03
 
 HELD_REQUESTS = 20  # without a refusal, and a window's time, before a rate is taken for granted
 CLEAN_S, CLEAN_REQUESTS = 1.0, 6  # without a refusal, before a rate that was cut grows again

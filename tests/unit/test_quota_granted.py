@@ -154,9 +154,16 @@ def test_an_unknown_token_quota_is_found(tpm: int, load: Load, seed: int) -> Non
     [
         (Settings(requests_per_minute=3_000, window_s=6), 0.9),
         # What bursts of short prompts meet is no sign that the tokens' quota is smaller, nor the other way round.
-        (Settings(requests_per_minute=600, tokens_per_minute=1_500_000), 0.85),
+        (Settings(requests_per_minute=600, tokens_per_minute=1_500_000), 0.9),
+        (Settings(requests_per_minute=1_200, tokens_per_minute=5_000_000), 0.9),
+        (Settings(requests_per_minute=1_200, tokens_per_minute=5_300_000), 0.9),
     ],
-    ids=["windows of 6 s", "requests and tokens in turn"],
+    ids=[
+        "windows of 6 s",
+        "requests and tokens in turn",
+        "with little left of one",
+        "with nothing left of either",
+    ],
 )
 def test_unknown_quotas_of_other_kinds_are_found_too(quota: Settings, least: float, seed: int) -> None:
     load = PLAIN if quota.tokens_per_minute is None else MIXED
