@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.cli import main
 from tests.support.cli import CommandLine, Ended
+from tests.support.lives import ForkedCommandLine
 from tests.support.provider import Provider, serving
 
 Typed = Callable[..., Ended]
@@ -62,7 +63,7 @@ class Workplace:
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Workplace]:
     """A workplace with 40 rows. Whatever a test does there, no process may outlive it."""
-    place = Workplace(tmp_path, CommandLine(tmp_path))
+    place = Workplace(tmp_path, ForkedCommandLine(tmp_path))
     (tmp_path / "job.toml").write_text(JOB, encoding="utf-8")
     place.write_rows(40)
     yield place

@@ -80,6 +80,24 @@ main({arguments!r})
     assert not loaded & {"polars", "pyarrow", "pydantic", "aiohttp", "httpx", "asyncio", "numpy", "rich"}
 
 
+def test_a_command_that_starts_from_nothing_says_what_a_forked_one_says(place: Workplace) -> None:
+    """Most commands of these tests are forked, from `main` on: nothing that was imported before may be what makes them work."""
+    assert place.run().code == 0
+    for words in (
+        ("check", "job.toml"),
+        ("estimate", "job.toml"),
+        ("status", "out"),
+        ("report", "out"),
+        ("export", "out", "-o", "all.csv"),
+        ("prices", "qwen-plus"),
+        ("run", "job.toml", "--limt", "3"),
+    ):
+        with place.promptmill.started(*words) as command:
+            ended = command.end()
+        assert ended.code == (0 if words[0] != "run" else 2), ended
+        assert ended == place.promptmill(*words)
+
+
 # What is wrong, in sentences
 
 
