@@ -1,10 +1,28 @@
-"""What tests of several kinds share and must start but once."""
+"""What tests of several kinds share: a folder in memory, and what must be started but once."""
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from tests.support.s3 import CREDENTIALS, S3Server, serving_s3
+
+_MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture
+def memory_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in memory, or on the disk where a system has no such: for tests that sync small files thousands of times.
+
+    They judge what was written and in what order; a disk adds nothing to that but minutes, where others use it as well.
+    """
+    if not os.access(_MEMORY, os.W_OK):
+        yield tmp_path_factory.mktemp("memory")
+        return
+    with TemporaryDirectory(prefix="promptmill-tests-", dir=_MEMORY) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,13 @@ def provider() -> Iterator[Provider]:
 def planned(job: Path, provider: Provider, out: Path, *overrides: str) -> Plan:
     """A job of the vendor's, pointed at the simulator in this process."""
     env = {"DASHSCOPE_API_KEY": "sk-any"}
-    there = (f"model.base_url={provider.base_url}", f"output.path='{out}'", "limits.max_concurrency=4")
+    # Limits beyond the vendor's: a run of some models would pace a handful of rows over seconds.
+    limits = (
+        "limits.max_concurrency=4",
+        "limits.requests_per_minute=60_000",
+        "limits.tokens_per_minute=100_000_000",
+    )
+    there = (f"model.base_url={provider.base_url}", f"output.path='{out}'", *limits)
     spec = load_job(job, overrides=[*there, *overrides], env=env, now=NOW)
     return make_plan(spec, resolve_target(spec, env=env))
 

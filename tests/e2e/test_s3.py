@@ -66,7 +66,10 @@ def test_a_run_from_s3_to_s3_is_as_one_on_this_machine(
     place: Workplace, provider: Provider, bucket: Bucket
 ) -> None:
     place.point_at(provider)
-    ended = place.run()
+    with place.promptmill.started(
+        "run", "job.toml"
+    ) as run:  # not forked: how it is shut down is looked at, too
+        ended = run.end()
     assert (ended.code, ended.summary["done"], bucket.is_whole()) == (0, ROWS, True)
     assert bucket.parts == [f"part-0000{n}.parquet" for n in range(4)]
     assert ended.summary["results"] == f"{bucket.url}/out/results"

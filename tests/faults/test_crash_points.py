@@ -157,54 +157,54 @@ def answers(random: Random, faults: float) -> FakeTransport:
 
 @pytest.mark.parametrize("faults", [0.0, 0.6])
 def test_a_run_killed_at_any_instant_ends_with_each_row_once_and_pays_for_none_that_was_settled(
-    tmp_path: Path, faults: float
+    memory_path: Path, faults: float
 ) -> None:
-    rig = Rig(folder=tmp_path, rows=10, workers=3, labels=["good"])
+    rig = Rig(folder=memory_path, rows=10, workers=3, labels=["good"])
     rig.write_rows()
-    camera = Camera(rig, tmp_path / "shots", answers(Random(7), faults), [])
+    camera = Camera(rig, memory_path / "shots", answers(Random(7), faults), [])
     rig.journal = filmed(camera)
     run_virtual(rig.run(camera.transport))
     names = {instant.name[4:] for instant in camera.instants}
     assert len(camera.instants) >= 25
     assert {"renamed", "half written", "before rename", "part recorded"} <= names
     for instant in camera.instants:
-        resume(rig, instant, tmp_path / "again")
+        resume(rig, instant, memory_path / "again")
 
 
-def test_a_run_killed_while_it_opens_a_short_part_again_loses_none_of_its_rows(tmp_path: Path) -> None:
-    rig = Rig(folder=tmp_path, rows=10, workers=3)
+def test_a_run_killed_while_it_opens_a_short_part_again_loses_none_of_its_rows(memory_path: Path) -> None:
+    rig = Rig(folder=memory_path, rows=10, workers=3)
     rig.write_rows()
     run_virtual(replace(rig, rows=6).run(FakeTransport(ask_again)))
-    camera = Camera(rig, tmp_path / "shots", answers(Random(7), 0.0), [])
+    camera = Camera(rig, memory_path / "shots", answers(Random(7), 0.0), [])
     rig.journal = filmed(camera)
     run_virtual(rig.run(camera.transport))
     assert camera.instants[1].name == "001-part dropped"
     assert (camera.instants[1].out / "results" / "part-00001.parquet").exists()
     for instant in camera.instants:
         assert {f"r{n}" for n in range(6)} <= settled(instant.out)
-        resume(rig, instant, tmp_path / "again")
+        resume(rig, instant, memory_path / "again")
 
 
-def test_a_run_killed_around_a_short_part_keeps_its_rows_when_more_are_asked_for(tmp_path: Path) -> None:
-    rig = Rig(folder=tmp_path, rows=10, workers=3)
+def test_a_run_killed_around_a_short_part_keeps_its_rows_when_more_are_asked_for(memory_path: Path) -> None:
+    rig = Rig(folder=memory_path, rows=10, workers=3)
     rig.write_rows()
-    camera = Camera(rig, tmp_path / "shots", answers(Random(7), 0.0), [])
+    camera = Camera(rig, memory_path / "shots", answers(Random(7), 0.0), [])
     rig.journal = filmed(camera)
     run_virtual(replace(rig, rows=6).run(camera.transport))
     assert "renamed" in {instant.name[4:] for instant in camera.instants}
     for instant in camera.instants:
-        resume(rig, instant, tmp_path / "again")
+        resume(rig, instant, memory_path / "again")
 
 
 def test_a_run_killed_again_and_again_while_it_resumes_still_counts_each_lost_request_once(
-    tmp_path: Path,
+    memory_path: Path,
 ) -> None:
-    rig = Rig(folder=tmp_path, rows=10, workers=3)
+    rig = Rig(folder=memory_path, rows=10, workers=3)
     rig.write_rows()
     transport = answers(Random(3), 0.3)
     counted = 0
     for round_ in range(6):
-        shots = tmp_path / f"shots-{round_}"
+        shots = memory_path / f"shots-{round_}"
         camera = Camera(rig, shots, transport, [])
         filming = replace(rig, journal=filmed(camera))
         run_virtual(filming.run(transport))
@@ -220,9 +220,9 @@ def test_a_run_killed_again_and_again_while_it_resumes_still_counts_each_lost_re
 
 
 def test_a_retry_killed_at_any_instant_keeps_what_it_was_answered_and_every_row_its_outcome(
-    tmp_path: Path,
+    memory_path: Path,
 ) -> None:
-    rig = Rig(folder=tmp_path, rows=10, workers=3)
+    rig = Rig(folder=memory_path, rows=10, workers=3)
     rig.write_rows()
     bad = {"r1", "r2", "r5", "r9"}
 
@@ -230,10 +230,10 @@ def test_a_retry_killed_at_any_instant_keeps_what_it_was_answered_and_every_row_
         return refusal(400) if row_id in bad else answer("good")
 
     run_virtual(rig.run(FakeTransport(first)))
-    camera = Camera(rig, tmp_path / "shots", answers(Random(7), 0.3), [])
+    camera = Camera(rig, memory_path / "shots", answers(Random(7), 0.3), [])
     run_virtual(replace(rig, retry=frozenset([Status.FAILED]), journal=filmed(camera)).run(camera.transport))
     assert camera.transport.asked.keys() == bad
-    scratch = tmp_path / "again"
+    scratch = memory_path / "again"
     for instant in camera.instants:
         answered = answered_on_disk(instant.out)
         scratch.mkdir()

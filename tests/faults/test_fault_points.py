@@ -103,14 +103,16 @@ def resumed(rig: Rig, sent: set[str], what: str) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_run_whose_disk_fails_at_any_change_ends_with_each_row_once(tmp_path: Path, fault: Fault) -> None:
+def test_a_run_whose_disk_fails_at_any_change_ends_with_each_row_once(
+    memory_path: Path, fault: Fault
+) -> None:
     number = 0
     reached = True
     while reached:
         number += 1
         changes = FaultAt(number, fault)
         transport = mixed()
-        rig = Rig(folder=tmp_path, rows=6, workers=2)
+        rig = Rig(folder=memory_path, rows=6, workers=2)
         with watched(changes) as disk, contextlib.suppress(*REFUSALS):
             run_virtual(replace(rig, disk=disk).run(transport))
         reached = changes.at is not None
@@ -120,20 +122,20 @@ def test_a_run_whose_disk_fails_at_any_change_ends_with_each_row_once(tmp_path: 
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_retry_whose_disk_fails_at_any_change_loses_no_outcome(tmp_path: Path, fault: Fault) -> None:
+def test_a_retry_whose_disk_fails_at_any_change_loses_no_outcome(memory_path: Path, fault: Fault) -> None:
     bad = {"r1", "r4"}
 
     async def first(row_id: str, nth: int) -> Reply:
         return refusal(400) if row_id in bad else answer("good")
 
-    done = Rig(folder=tmp_path, at=tmp_path / "done", rows=6, workers=2)
+    done = Rig(folder=memory_path, at=memory_path / "done", rows=6, workers=2)
     run_virtual(done.run(FakeTransport(first)))
     number = 0
     reached = True
     while reached:
         number += 1
         changes = FaultAt(number, fault)
-        rig = replace(done, at=tmp_path / "run")
+        rig = replace(done, at=memory_path / "run")
         shutil.copytree(done.out, rig.out)
         transport = mixed()
         with watched(changes) as disk, contextlib.suppress(*REFUSALS):
@@ -185,16 +187,16 @@ class FaultOfOurs(FaultAt):
     ("prepare", "rows", "paid"), [(fresh, 6, 6), (with_damage, 6, 4), (with_changed_rows, 7, 1)]
 )
 def test_a_whole_run_whose_disk_fails_at_any_file_says_so_and_the_same_command_goes_on(
-    tmp_path: Path, fault: Fault, prepare: Callable[[Path], None], rows: int, paid: int
+    memory_path: Path, fault: Fault, prepare: Callable[[Path], None], rows: int, paid: int
 ) -> None:
-    (tmp_path / "before").mkdir()
-    prepare(tmp_path / "before")
+    (memory_path / "before").mkdir()
+    prepare(memory_path / "before")
     number = 0
     reached = True
     while reached:
         number += 1
-        folder = tmp_path / "now"
-        shutil.copytree(tmp_path / "before", folder)
+        folder = memory_path / "now"
+        shutil.copytree(memory_path / "before", folder)
         changes = FaultOfOurs(number, fault)
         first = always(answer())
         with watched(changes) as disk:
@@ -217,12 +219,12 @@ def test_a_whole_run_whose_disk_fails_at_any_file_says_so_and_the_same_command_g
 
 
 @pytest.mark.parametrize("fault", ["refused", "dies"])
-def test_a_whole_run_says_in_a_sentence_what_its_journal_was_refused(tmp_path: Path, fault: Fault) -> None:
+def test_a_whole_run_says_in_a_sentence_what_its_journal_was_refused(memory_path: Path, fault: Fault) -> None:
     """Every fifth change; that nothing is lost at any of them is shown above."""
     number = 1
     reached = True
     while reached:
-        folder = tmp_path / str(number)
+        folder = memory_path / str(number)
         folder.mkdir()
         fresh(folder)
         changes = FaultAt(number, fault)

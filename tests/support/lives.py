@@ -102,7 +102,10 @@ def begun(how: How, command: CommandLine, arguments: Sequence[str | Path], name:
 
 
 class ForkedCommandLine(CommandLine):
-    """As `CommandLine`, but that a command which is only run to its end is forked; one that is `started` starts from nothing."""
+    """As `CommandLine`, but that a command which is only run to its end is forked; one that is `started` starts from nothing.
+
+    A forked one ends as `main` does: what Python does after that, such as to run what modules left for its exit, it does not do.
+    """
 
     def __call__(self, *arguments: str | Path, **env: str) -> Ended:
         with TemporaryDirectory() as folder:
