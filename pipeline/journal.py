@@ -65,16 +65,13 @@ WITH size (n) AS (SELECT CAST(value AS INTEGER) FROM manifest WHERE name = 'rows
 SELECT data FROM outcomes, size LEFT JOIN parts ON parts.number = outcomes.idx / size.n
 WHERE parts.rows IS NULL OR outcomes.idx % size.n >= parts.rows
 ORDER BY idx"""
-_LEFT_OUTCOMES = """
-WITH size (n) AS (SELECT CAST(value AS INTEGER) FROM manifest WHERE name = 'rows_per_part')
-DELETE FROM outcomes WHERE idx / (SELECT n FROM size) IN
-    (SELECT number FROM parts, size WHERE rows = n AND number NOT IN (SELECT number FROM reopened))"""
 _UNSETTLED = "FROM attempts WHERE NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.idx = attempts.idx)"
 _MAYBE_PAID = f"SELECT coalesce(sum(open + maybe_paid), 0) {_UNSETTLED}"
 IN_FLIGHT = f"SELECT coalesce(sum(open), 0) {_UNSETTLED}"
 _OUTCOMES_AT_ONCE = 1000
 _SOME_OUTCOMES = "SELECT data FROM outcomes WHERE idx > ? ORDER BY idx LIMIT ?"
 # A transaction costs 50 us whatever it holds, as much as all else that is done for a row; no provider answers in 2 ms.
+# Also after a pause: what the gate let go evenly is to leave evenly.
 _GATHER_S = 0.002
 log = logging.getLogger("promptmill")
 
@@ -371,7 +368,7 @@ class Journal:
             )
             self.spent.lose_held()
             self._db.execute("DELETE FROM attempts")
-            self._db.execute(_LEFT_OUTCOMES)
+            self._leaving.left_behind()
             # Rows that an earlier run began to ask again, and did not settle anew, have their old outcome.
             self._db.execute("INSERT OR IGNORE INTO outcomes SELECT * FROM asked_again")
             self._db.execute("DELETE FROM asked_again")

@@ -17,6 +17,11 @@ COMMITS = 200
 _LONG_LOG_FRAMES = 2048  # 32 MiB: from here on the log begins anew
 MOST_FRAMES = 8192  # for SQLite itself, while no run goes on and nothing else does it
 
+_LEFT_BEHIND = """
+WITH size (n) AS (SELECT CAST(value AS INTEGER) FROM manifest WHERE name = 'rows_per_part')
+DELETE FROM outcomes WHERE idx / (SELECT n FROM size) IN
+    (SELECT number FROM parts, size WHERE rows = n AND number NOT IN (SELECT number FROM reopened))"""
+
 
 class Leaving:
     """The rows of written parts that are still to leave the journal; `any` says whether there are some."""
@@ -46,6 +51,10 @@ class Leaving:
             self._ranges[0] = (here, end, outcomes_too)
         else:
             self._ranges.popleft()
+
+    def left_behind(self) -> None:
+        """Within the caller's transaction, let all leave that a killed run had still to let leave; attempts are the caller's."""
+        self._db.execute(_LEFT_BEHIND)
 
 
 class Checkpoints:

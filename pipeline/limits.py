@@ -47,7 +47,9 @@ class LocalGate:
     """
 
     def __init__(self, limits: Limits, note: Callable[[str], None] | None = None) -> None:
-        now_s = asyncio.get_running_loop().time()
+        # Kept: to ask for the running loop costs more than to ask it for its time (a call of the system, until Python 3.12).
+        self._time = asyncio.get_running_loop().time
+        now_s = self._time()
         self._requests = Pace("requests", _per_s(limits.requests_per_minute), now_s)
         self._tokens = Pace("tokens", _per_s(limits.tokens_per_minute), now_s)
         self._ceiling = Ceiling(limits.max_concurrency, now_s)
@@ -88,12 +90,12 @@ class LocalGate:
     @property
     def cooling_until_s(self) -> float | None:
         """The loop's time at which the cool-down ends; None where there is none."""
-        now = asyncio.get_running_loop().time()
+        now = self._time()
         return self._cooling_until_s if self._cooling_until_s > now else None
 
     @property
     def admitted_last_minute(self) -> Admitted:
-        return Admitted(*self._last_minute.total(asyncio.get_running_loop().time()))
+        return Admitted(*self._last_minute.total(self._time()))
 
     @property
     def admitted(self) -> Admitted:
@@ -103,7 +105,7 @@ class LocalGate:
     @property
     def chosen(self) -> Chosen:
         """The rates that hold now, a minute; the first second after a start or a pause goes more slowly."""
-        now_s = asyncio.get_running_loop().time()
+        now_s = self._time()
         return Chosen(
             _per_minute(self._requests.found_per_s(now_s)), _per_minute(self._tokens.found_per_s(now_s))
         )
@@ -126,7 +128,7 @@ class LocalGate:
         """From now on this process has so much of the limits (each above 0 and at most 1); the rest is for others."""
         if not all(0 < share <= 1 for share in shares):
             raise ValueError(f"shares must be above 0 and at most 1, not {shares!r}")
-        now_s = asyncio.get_running_loop().time()
+        now_s = self._time()
         self._shares = shares
         self._requests.set_share(now_s, shares.requests)
         self._tokens.set_share(now_s, shares.tokens)
@@ -141,7 +143,7 @@ class LocalGate:
 
     def cool_until(self, until_s: float) -> None:
         """Admit nothing before the loop's time `until_s`: another process that shares the limits was told to wait."""
-        self._cool(asyncio.get_running_loop().time(), until_s, "another run of this account was told to wait")
+        self._cool(self._time(), until_s, "another run of this account was told to wait")
 
     async def acquire(self, tokens: int) -> None:
         line = self._line
@@ -163,7 +165,7 @@ class LocalGate:
 
     def _goes(self, tokens: int) -> bool:
         """Admit a request if nothing keeps it at this moment; whether it was."""
-        if self._kept(asyncio.get_running_loop().time(), tokens) is not None:
+        if self._kept(self._time(), tokens) is not None:
             return False
         self._admit(tokens)
         return True
@@ -172,13 +174,13 @@ class LocalGate:
         """A request that was admitted is not sent."""
         self._requests_admitted -= 1
         self._tokens_admitted -= tokens
-        self._requests.settle(asyncio.get_running_loop().time(), 1)
+        self._requests.settle(self._time(), 1)
         self.release(tokens, 0)
 
     def release(self, reserved_tokens: int, actual_tokens: int | None) -> None:
         if self._in_flight == 0:
             raise RuntimeError("release without acquire")
-        now_s = asyncio.get_running_loop().time()
+        now_s = self._time()
         self._ceiling.changes(now_s, self._in_flight)
         self._in_flight -= 1
         if actual_tokens != 0:
@@ -192,7 +194,7 @@ class LocalGate:
                 self._common.settle(reserved_tokens - actual_tokens)
 
     def slow(self, bucket: Bucket, retry_after_s: float | None, admitted_s: float | None = None) -> None:
-        now_s = asyncio.get_running_loop().time()
+        now_s = self._time()
         self.slowed[bucket] += 1
         admitted_s = self._last_admission_s if admitted_s is None else admitted_s
         cut: Cut | None = None
@@ -236,7 +238,7 @@ class LocalGate:
 
     def _second(self) -> Second | None:
         """What may go in a second, where both quotas are known."""
-        now_s = asyncio.get_running_loop().time()
+        now_s = self._time()
         return whole_second(self._requests.quota_per_s(now_s), self._tokens.quota_per_s(now_s))
 
     async def _until_admissible(self, tokens: int) -> None:
@@ -276,7 +278,7 @@ class LocalGate:
                 timer.cancel()
 
     def _admit(self, tokens: int) -> None:
-        now_s = asyncio.get_running_loop().time()
+        now_s = self._time()
         self._ceiling.changes(now_s, self._in_flight)
         self._in_flight += 1
         self._last_admission_s = now_s

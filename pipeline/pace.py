@@ -15,6 +15,7 @@ from pipeline.quota_search import HEADROOM, MOVES_S, Cut, Phase, QuotaSearch, Un
 RAMP_FROM = 0.1  # of the rate, at the start and after idling; the provider's own advice is a slow start
 RAMP_PER_S = 10.0  # tenfold in a second: a quota's first second lends two thirds
 RAMP_S = 1.0
+_RAMP_WHOLE_S = -math.log(RAMP_FROM, RAMP_PER_S)  # until the rate is reached
 LATE_S = 0.05  # what a late timer may catch up
 # Seconds' worth of requests that may go at once after others waited for tokens; any one second still keeps its share.
 CATCH_UP_S = 1.0
@@ -165,7 +166,7 @@ class Pace:
 
     def _paid_in_s(self, now_s: float, rate: float, amount: float) -> float:
         """How long the rate takes to pay for an amount; it may rise meanwhile."""
-        ramp_left_s = self._ramp_s - now_s - math.log(RAMP_FROM, RAMP_PER_S)
+        ramp_left_s = self._ramp_s + _RAMP_WHOLE_S - now_s
         if ramp_left_s <= 0:
             return amount / rate
         return min(amount / rate, amount / self._search.rate_per_s + ramp_left_s)

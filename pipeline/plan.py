@@ -61,10 +61,7 @@ class Plan:
     stream: str | None
     key_base: bytes
     worst_case: WorstCase
-
-    @property
-    def dialect(self) -> Dialect:
-        return Dialect(self.target.provider.dialect)
+    dialect: Dialect
 
     def encode(self, prompt: Prompt) -> Request:
         """The request of a prompt. Raises EncodeError for what JSON cannot hold.
@@ -249,6 +246,7 @@ def make_plan(job: JobSpec, target: Target) -> Plan:
         stream="the job asks for it" if file.response.stream else must_stream(target.model, params),
         key_base=hashlib.blake2b(asked, digest_size=32).digest(),
         worst_case=worst_case,
+        dialect=Dialect(target.provider.dialect),
     )
 
 

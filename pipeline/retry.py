@@ -112,6 +112,7 @@ class Asker:
     spec: RetrySpec
     stopping: Callable[[], bool]
     masked: Callable[[str], str] = Secrets().masked
+    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     _turns: Turns = field(default_factory=Turns)
     _answered: bool = False
     _kind_since_s: dict[FailureKind, float] = field(default_factory=dict)
@@ -123,7 +124,7 @@ class Asker:
 
         `sending` holds the row's index while a request of it is on the wire, with the loop's time since when.
         """
-        row = _RowState(prompt, request, began_s=asyncio.get_running_loop().time())
+        row = _RowState(prompt, request, began_s=self._loop.time())
         result = await self._attempt(row, sending)
         if result is None:
             return None
@@ -147,7 +148,7 @@ class Asker:
             return await self._within(held, row, sending)
 
     async def _within(self, held: Held, row: _RowState, sending: dict[int, float]) -> Completion | Failure:
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         queued_s = loop.time()
         reserved = self.expectation.tokens(row.request.tokens_estimate)
         used: int | None = None
@@ -176,7 +177,7 @@ class Asker:
 
     async def _send(self, row: _RowState) -> Completion | Failure:
         """One request and what its answer means; a stream is put together while it comes."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         assembler = self.assembler(row.prompt)
         first_s: float | None = None
 
@@ -289,7 +290,7 @@ class Asker:
         policy = POLICIES[failure.kind]
         if policy.give_up_after_s is None or policy.becomes is None:
             return
-        now_s = asyncio.get_running_loop().time()
+        now_s = self._loop.time()
         if now_s - self._kind_since_s.setdefault(failure.kind, now_s) > policy.give_up_after_s:
             failure.kind = policy.becomes
 
@@ -300,7 +301,7 @@ class Asker:
             return True
         if policy.max_attempts is not None and row.own_bound >= policy.max_attempts:
             return False
-        elapsed_s = asyncio.get_running_loop().time() - row.began_s
+        elapsed_s = self._loop.time() - row.began_s
         return (
             row.attempts - row.away < self.spec.max_attempts or self._away(failure)
         ) and elapsed_s + self._wait_s(row, failure, uniform=0.0) <= self.spec.row_deadline_s

@@ -104,3 +104,33 @@ def test_all_of_an_answer_that_is_no_plain_stream_is_the_handlers(head: bytes) -
 def test_over_the_bound_the_body_ends_and_nothing_more_is_taken() -> None:
     tap, handler, pieces = fed(HEAD, framed(FIRST), framed(SECOND), framed(FIRST), most_bytes=20)
     assert (tap.too_large, pieces, handler.received) == (True, [FIRST], HEAD + END)
+
+
+PLAIN = [b"data: one\n\n", b"data: a much longer one\n\n", b"data: [DONE]\n\n"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        framed(*PLAIN),
+        framed(*PLAIN).upper(),
+        framed(PLAIN[0]) + b"00B\r\n" + PLAIN[0] + b"\r\n",
+        framed(PLAIN[0]) + b"0\r\n\r\n" + framed(PLAIN[1]),  # over before more comes
+        framed(PLAIN[0]) + b"c\r\n" + PLAIN[0] + b"\r\n",
+        framed(PLAIN[0]) + b"a\r\n" + PLAIN[0] + b"\r\n",
+        b"what?" + framed(*PLAIN),
+        b"\r\n" + framed(*PLAIN),
+        framed(b"data: ends\r\n\r\n"),
+        framed(PLAIN[0]) + b"b\r\n",
+        b"",
+    ],
+)
+def test_an_answer_that_comes_at_once_is_read_as_byte_by_byte(body: bytes) -> None:
+    _, handler, pieces = fed(HEAD + body + END)
+    _, cut, apart = fed(HEAD, *[bytes([byte]) for byte in body + END])
+    assert (b"".join(pieces), handler.received) == (b"".join(apart), cut.received)
+
+
+def test_what_stands_where_the_chunk_before_should_end_is_not_passed_over() -> None:
+    _, handler, pieces = fed(HEAD + framed(PLAIN[0])[:-2], b"junk\r\n" + framed(PLAIN[1]) + END)
+    assert (pieces, handler.received) == ([PLAIN[0]], HEAD + b"\r\njunk\r\n" + framed(PLAIN[1]) + END)

@@ -569,6 +569,16 @@ def test_texts_that_look_like_what_is_around_them_are_kept_as_they_are(pieces: l
     assert (found.reasoning_content or "") == "".join(text for field, text in pieces if field != "content")
 
 
+def test_a_long_answer_in_one_piece_is_kept_whole_whatever_stands_between_its_events() -> None:
+    texts = [f"word {n} " if n % 97 else 'a "quoted" \\ word\n' for n in range(3000)]
+    events = [event(delta(content=one)) for one in texts]
+    for place in range(2900, 0, -300):
+        events.insert(place, b": keep-alive\n\n")
+    found = ask(b"".join([*events, event(delta("stop", content=""))]))
+    assert isinstance(found, Completion)
+    assert found.content == "".join(texts)
+
+
 @pytest.mark.parametrize("last", [{}, {"usage": None}, {"usage": {"input_tokens": 9, "output_tokens": 5}}])
 def test_the_last_usage_counts_wherever_it_came(last: dict[str, Any]) -> None:
     counts = [{"input_tokens": 9, "output_tokens": n} for n in (1, 2, 3, 4)]
