@@ -7,7 +7,8 @@ outcomes are read back out of part files.
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,12 +52,16 @@ def better(old: Outcome, new: Outcome) -> Outcome:
 
 @dataclass(slots=True, kw_only=True)
 class KnownAnswers:
-    """The answers of one run that need not be asked for. `free` is the price of one that was paid for by an identical prompt."""
+    """The answers of one run that need not be asked for. `free` is the price of one that was paid for by an identical prompt.
+
+    `away` is entered while a row waits for the answer to an identical one.
+    """
 
     journal: Journal
     counters: Counters
     dedupe: bool
     free: Priced
+    away: Callable[[], AbstractContextManager[None]] = nullcontext
     _asking: dict[str, asyncio.Event] = field(default_factory=dict)
 
     async def find(self, request: Request, old: Outcome | None) -> Outcome | None:
@@ -74,7 +79,8 @@ class KnownAnswers:
         if not self.dedupe:
             return None
         while (asking := self._asking.get(request.key)) is not None:
-            await asking.wait()
+            with self.away():
+                await asking.wait()
         outcome = kept.shared(request.key)
         if outcome is not None and (old is None or outcome.status is Status.OK):
             self.counters.deduplicated += 1

@@ -56,7 +56,7 @@ except ImportError:  # not to be had on Windows
     from asyncio import new_event_loop  # type: ignore[assignment]
 
 log = logging.getLogger("promptmill")
-# A row that waits to be tried again keeps its worker, though no slot: spare workers keep the slots busy.
+# At most: a row that waits elsewhere (for its next attempt, an upload) keeps its worker, and another may use its slot.
 _WORKERS_PER_SLOT = 2
 
 
@@ -307,6 +307,7 @@ class _Run:
                 run_id=self._run_id,
             ),
             stopping=lambda: runner.stopped is not None,
+            away=lambda: runner.away(),  # noqa: PLW0108  (it is not there yet)
             masked=target.secrets.masked,
         )
         runner = Runner(
@@ -321,6 +322,7 @@ class _Run:
                 counters=counters,
                 dedupe=job.response.dedupe,
                 free=Priced(Decimal(0), self._layout.currency, self._layout.price_version),
+                away=lambda: runner.away(),  # noqa: PLW0108  (it is not there yet)
             ),
             journal=self._folder.journal,
             layout=self._layout,

@@ -25,7 +25,14 @@ class Limits:
 
 
 class Gate(Protocol):
-    """Who may send, and when; the same three verbs whether the limits are this process's own or shared."""
+    """Who may send, and when; the same verbs whether the limits are this process's own or shared."""
+
+    @property
+    def enough(self) -> int | None:
+        """More requests than this, sent and in line together, would only wait for one another to end.
+
+        None while it is the pace that holds them back: the longer the line, the better the gate can choose from it.
+        """
 
     async def acquire(self, tokens: int) -> None:
         """Wait for turn, slot, cool-down and pace; then one request of `tokens` (prompt and expected answer) may go.

@@ -61,6 +61,7 @@ class LocalGate:
 
         self._line = Line(self._second, goes=self._goes, takes_back=self._take_back)
         self._woken: asyncio.Future[None] | None = None  # the head of the line, waiting
+        self._is_paced = False  # the head of the line waits for more than a slot
         self._in_flight = 0
         self._waiting = 0
 
@@ -86,6 +87,10 @@ class LocalGate:
     @property
     def ceiling(self) -> int:
         return self._ceiling.now
+
+    @property
+    def enough(self) -> int | None:
+        return None if self._is_paced else self._ceiling.now
 
     @property
     def cooling_until_s(self) -> float | None:
@@ -245,6 +250,7 @@ class LocalGate:
         """Return only when slot, cool-down and pace allow it at the same instant: after each wait all is looked at."""
         loop = asyncio.get_running_loop()
         while (kept := self._kept(began_s := loop.time(), tokens)) is not None:
+            self._is_paced = kept.until_s is not None
             await self._change(loop, kept.until_s)
             if kept.by is not None:
                 kept.waited_s[kept.by] += loop.time() - began_s
@@ -279,6 +285,7 @@ class LocalGate:
 
     def _admit(self, tokens: int) -> None:
         now_s = self._time()
+        self._is_paced = False
         self._ceiling.changes(now_s, self._in_flight)
         self._in_flight += 1
         self._last_admission_s = now_s

@@ -7,6 +7,7 @@ The first attempt is made directly; from the second on tenacity decides stop and
 import asyncio
 import random
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
@@ -95,7 +96,8 @@ class Asker:
     """Asks prompts, one outcome each. One instance serves all rows of a run.
 
     `encode` makes a request of a prompt, `assembler` reads the stream that answers one (None: it comes whole), `decode` judges a
-    response; `wall_us` is the time of day in Unix microseconds; `masked` clears a raw body of secrets.
+    response; `wall_us` is the time of day in Unix microseconds; `masked` clears a raw body of secrets; `away` is entered
+    while a row waits for its next attempt.
     """
 
     transport: Transport
@@ -111,6 +113,7 @@ class Asker:
     wall_us: Callable[[], int]
     spec: RetrySpec
     stopping: Callable[[], bool]
+    away: Callable[[], AbstractContextManager[None]] = nullcontext
     masked: Callable[[str], str] = Secrets().masked
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     _turns: Turns = field(default_factory=Turns)
@@ -331,7 +334,7 @@ class Asker:
             retry=tenacity.retry_if_result(lambda _: following is Next.AGAIN),
             stop=tenacity.stop_never,  # `_bounds_left` has said whether there is another attempt
             wait=lambda state: self._wait_s(row, _result(state), uniform=random.random()),  # noqa: S311
-            sleep=asyncio.sleep,
+            sleep=self._sleep,
         )
         self.counters.retrying += 1
         try:
@@ -339,6 +342,10 @@ class Asker:
         finally:
             self.counters.retrying -= 1
         return result, following
+
+    async def _sleep(self, seconds: float) -> None:
+        with self.away():
+            await asyncio.sleep(seconds)
 
     def _wait_s(self, row: _RowState, failure: Completion | Failure, *, uniform: float) -> float:
         """Seconds until the next attempt; `uniform` in [0, 1) draws the jitter. Never shorter than the server asks."""

@@ -1,4 +1,4 @@
-"""One run: fixed workers that pull rows from one feeder, one writer of parts, and the conditions that stop them.
+"""One run: workers that pull rows from one feeder, one writer of parts, and the conditions that stop them.
 
     feeder -> worker: render, encode, ask -> outcome -> journal -> range -> part file
 
@@ -7,10 +7,11 @@ new is fed, requests on the wire may finish within a grace, and the same command
 """
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +40,9 @@ log = logging.getLogger("promptmill")
 class Runner:
     """Runs the rows of one feeder. `renderer` makes a prompt of a row, `encode` a request of it.
 
+    There are at most so many `workers`, and no more than the gate can make use of: as many as requests may be in flight, and one
+    for each row that waits elsewhere (`away`).
+
     `known` has the answers that need not be asked for. `place` uploads a prompt's files first and gives it back with their
     addresses, `look_again` has it ask anew whether they are still there. `grace_s` is what requests in flight have left once the
     run is stopped; `key_hint` says what to do where the key is refused. `sending` are the rows with a request in flight, and the
@@ -63,6 +67,7 @@ class Runner:
     stopped: Stop | None = None
     sending: dict[int, float] = field(default_factory=dict)
     _tasks: dict[asyncio.Task[None], int] = field(default_factory=dict)
+    _away: int = 0
     _answered: bool = False
     _first_failure: Outcome | None = None
     _alike: int = 0
@@ -128,6 +133,24 @@ class Runner:
         for task in self._tasks:
             task.cancel()
 
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """A row waits within the block for something else than the gate: another may use its slot meanwhile."""
+        self._away += 1
+        self._begin_workers(self._lacking())
+        try:
+            yield
+        finally:
+            self._away -= 1
+
+    def _lacking(self) -> int:
+        """How many workers more the gate could make use of; below 0: fewer."""
+        if self.stopped is not None or not self._answered:
+            return 0
+        enough = self.asker.gate.enough
+        wanted = self.workers if enough is None else min(self.workers, enough + self._away)
+        return wanted - len(self._tasks)
+
     def _begin_workers(self, count: int) -> None:
         self._tasks.update((self._begin(self._work()), -1) for _ in range(count))
 
@@ -153,6 +176,11 @@ class Runner:
             elif outcome is not None:
                 self._settled(outcome, fed)
             self._tasks[me] = -1
+            lacking = self._lacking()
+            if lacking < 0:
+                del self._tasks[me]
+                return
+            self._begin_workers(lacking)
 
     async def _one(self, fed: Fed) -> Outcome | RunEnded | None:
         row = fed.row
@@ -183,7 +211,8 @@ class Runner:
         """Upload what the prompt brings, and ask it."""
         files = prompt.files
         if files:
-            placed = await self.place(prompt)
+            with self.away():
+                placed = await self.place(prompt)
             if isinstance(placed, Failure):
                 return self._not_placed(row, placed)
             # The key stays that of the content, wherever it lies.
@@ -222,8 +251,6 @@ class Runner:
         first = self._first_failure
         if failure is None or outcome.status is not Status.FAILED or (first and not _alike(first, outcome)):
             self._answered = True
-            if self.stopped is None:
-                self._begin_workers(self.workers - len(self._tasks))
             self._settle_held()
             self._keep(outcome, fed)
             return

@@ -306,6 +306,7 @@ class Rig:
                 run_id="this-run",
             ),
             stopping=lambda: runner.stopped is not None,
+            away=lambda: runner.away(),  # noqa: PLW0108  (it is not there yet)
         )
         runner = Runner(
             place=_placed,
@@ -319,6 +320,7 @@ class Rig:
                 counters=counters,
                 dedupe=self.dedupe,
                 free=Priced(Decimal(0), "CNY", "today"),
+                away=lambda: runner.away(),  # noqa: PLW0108  (it is not there yet)
             ),
             journal=journal,
             layout=layout,

@@ -21,7 +21,18 @@ from pipeline.runner import ALIKE_LIMIT, FIRST_WORKERS, Runner
 from pipeline.storage import Disk
 from pipeline.summary import Stop
 from tests.support.clock import run_virtual
-from tests.support.rig import GRACE_S, FakeTransport, Reply, Rig, always, answer, lost, playing, refusal
+from tests.support.rig import (
+    GRACE_S,
+    FakeTransport,
+    Reply,
+    Rig,
+    Script,
+    always,
+    answer,
+    lost,
+    playing,
+    refusal,
+)
 
 ENOUGH = Stop(130, "enough")
 
@@ -127,6 +138,49 @@ def test_no_more_is_ever_on_the_wire_than_there_are_workers(tmp_path: Path) -> N
     transport = FakeTransport(script)
     run_virtual(Rig(folder=tmp_path, rows=20, workers=4).run(transport))
     assert transport.most_on_wire == 4
+
+
+def seen(rig: Rig, script: Script, *, from_s: int, to_s: int) -> list[tuple[int, int]]:
+    """A run second by second: how many requests were on the wire, and how many rows stood before the gate."""
+    looks: list[tuple[int, int]] = []
+
+    async def main() -> None:
+        transport, runners = FakeTransport(script), list[Runner]()
+        run = asyncio.create_task(caught(rig, runners)(transport))
+        await asyncio.sleep(from_s + 0.5)
+        for _ in range(from_s, to_s):
+            looks.append((transport.on_wire, runners[0].asker.gate.waiting))  # type: ignore[attr-defined]
+            await asyncio.sleep(1)
+        await run
+
+    run_virtual(main())
+    return looks
+
+
+async def in_a_second(row_id: str, nth: int) -> Reply:
+    await asyncio.sleep(1)
+    return answer()
+
+
+def test_where_slots_bind_there_are_workers_for_them_and_no_line(tmp_path: Path) -> None:
+    rig = Rig(folder=tmp_path, rows=60, workers=8, max_concurrency=4)
+    assert set(seen(rig, in_a_second, from_s=5, to_s=14)) == {(4, 0)}
+
+
+def test_rows_that_wait_for_their_next_attempt_leave_no_slot_empty(tmp_path: Path) -> None:
+    async def script(row_id: str, nth: int) -> Reply:
+        await asyncio.sleep(1)
+        return lost(maybe_paid=False) if nth == 1 and int(row_id[1:]) % 2 else answer()
+
+    rig = Rig(folder=tmp_path, rows=60, workers=8, max_concurrency=4)
+    looks = seen(rig, script, from_s=5, to_s=20)
+    assert {on_wire for on_wire, _ in looks} == {4}
+    assert sum(waiting for _, waiting in looks) / len(looks) <= 2
+
+
+def test_where_the_pace_binds_all_workers_make_a_line_for_it_to_choose_from(tmp_path: Path) -> None:
+    rig = Rig(folder=tmp_path, rows=40, workers=8, max_concurrency=4, requests_per_minute=60)
+    assert set(seen(rig, in_a_second, from_s=10, to_s=20)) <= {(1, 7), (0, 8), (1, 6), (2, 6), (0, 7)}
 
 
 def test_a_part_appears_as_soon_as_its_own_rows_are_settled(tmp_path: Path) -> None:
