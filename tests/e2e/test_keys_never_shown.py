@@ -22,7 +22,7 @@ from pipeline.run_log import LogFormat, Notes
 from pipeline.simulator.settings import Settings
 from pipeline.transport import Core, Endpoint, Sink
 from tests.e2e.conftest import Workplace
-from tests.e2e.test_cli_run import in_flight
+from tests.e2e.test_cli_run import in_flight, stopping
 from tests.support.cli import Ended
 from tests.support.echo import Manner, echoing
 from tests.support.provider import Provider, serving
@@ -202,6 +202,7 @@ def test_no_other_process_gets_the_key_and_no_command_line_shows_it(guarded: Wor
         assert not [pid for pid in children if b"canary" in environment_of(pid)]
         assert b"canary" in environment_of(run.process.pid)  # the search works
         run.send(signal.SIGINT)
+        run.until(lambda: stopping(guarded), "it is stopping")  # or the two would be one
         run.send(signal.SIGINT)
         ended = run.end()
     assert ended.code == 130
