@@ -93,8 +93,9 @@ def load_job(path: Path, *, overrides: Sequence[str], env: Mapping[str, str], no
         # Editors on Windows put a byte order mark before the text.
         data = tomllib.loads(_whole(path).decode("utf-8-sig"))
     except FileNotFoundError:
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.toml")], n=1)
-        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        there = {found.stem: found for found in path.parent.glob("*.toml")}  # all end alike
+        near = difflib.get_close_matches(path.stem, there, n=1)
+        hint = f"; did you mean {there[near[0]]}?" if near else ""
         raise JobError(f"there is no job file {path}{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise JobError(f"the job file {path} cannot be read: {error}") from error

@@ -303,6 +303,8 @@ def test_a_missing_job_file_names_the_nearest(tmp_path: Path) -> None:
     write_job(tmp_path)
     with pytest.raises(JobError, match=r"there is no job file .*jbo\.toml; did you mean .*job\.toml\?"):
         load_job(tmp_path / "jbo.toml", overrides=[], env={}, now=NOW)
+    with pytest.raises(JobError, match=r"there is no job file .*nope\.toml$"):
+        load_job(tmp_path / "nope.toml", overrides=[], env={}, now=NOW)
 
 
 @pytest.mark.parametrize("content", [b"name = ", b"\xff\xfe", b"x = " + b"9" * 5000, b"x = " + b"[" * 5000])
