@@ -6,8 +6,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import settings
 
 from tests.support.s3 import CREDENTIALS, S3Server, serving_s3
+
+# An example may wait for its core as long as the machine lets it: what it takes by the clock is no figure of ours.
+settings.register_profile("by no clock", parent=settings.default, deadline=None)
+settings.load_profile("by no clock")
 
 _MEMORY = Path("/dev/shm")
 
