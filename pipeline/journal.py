@@ -376,6 +376,7 @@ class Journal:
 
     def close(self) -> None:
         """Commit and close. What could not be kept has been told before: here nothing is raised."""
+        self._checkpoints.close()
         self.commit()
         while self._leaving.any and self._broken is None:
             self.commit()

@@ -7,6 +7,8 @@ database file. Done at once, the first would hold the loop for 14 ms a part; the
 import asyncio
 import sqlite3
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from pipeline.databases import checkpoint
@@ -65,6 +67,8 @@ class Checkpoints:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        # Of its own: were the threads that write parts two by turns, each would keep memory for a part.
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
         self.commits = 0
         self.last_frames = False
 
@@ -73,11 +77,16 @@ class Checkpoints:
         if self.commits < COMMITS:
             return
         self.commits = 0
-        if await asyncio.to_thread(checkpoint, self._path) < _LONG_LOG_FRAMES:
+        loop = asyncio.get_running_loop()
+        if await loop.run_in_executor(self._thread, checkpoint, self._path) < _LONG_LOG_FRAMES:
             return
         # The log begins anew only where all of it was moved, and what came meanwhile was not.
         self.last_frames = True
         try:
-            await asyncio.to_thread(checkpoint, self._path, restart=True)
+            await loop.run_in_executor(self._thread, partial(checkpoint, self._path, restart=True))
         finally:
             self.last_frames = False
+
+    def close(self) -> None:
+        """Wait for a checkpoint that is still under way."""
+        self._thread.shutdown()

@@ -204,7 +204,7 @@ def write_part(full: OpenRange, layout: Layout, slices: Iterable[Slice]) -> Part
     `slices` are those of the range. Little of this holds the interpreter, so that a thread may do it beside the event loop.
     """
     slices = list(slices)
-    table = pa.Table.from_batches([one.batch for one in slices], layout.schema()).combine_chunks()
+    table = pa.Table.from_batches([one.batch for one in slices], layout.schema())
     totals = Totals()
     for one in slices:
         totals.merge(one.totals)

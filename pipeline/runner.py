@@ -281,20 +281,24 @@ class Runner:
 
     async def _write_parts(self) -> None:
         while (full := await self._full.get()) is not None:
-            # The journal is never behind a part: killed in between, a run would count rows of the part as lost, and lose them
-            # with a short part that grows; of a part being written anew, what the journal holds wins.
-            self.journal.flush()
-            slices = []
-            for one in full.slices():
-                slices.append(one)
-                await asyncio.sleep(0)  # answers that came meanwhile go first
-            try:
-                record = await asyncio.to_thread(write_part, full, self.layout, slices)
-            except OSError as error:
-                # The rows stay in the journal: the next run writes the part from there.
-                raise StorageError(self.layout.results.where, error) from error
-            self.journal.add_part(record, full.first, keep_rows=full.size < self.layout.rows_per_part)
-            self.feeder.written(full)
+            await self._write_part(full)
+            del full  # a part is much: not while the next one fills
+
+    async def _write_part(self, full: OpenRange) -> None:
+        # The journal is never behind a part: killed in between, a run would count rows of the part as lost, and lose them
+        # with a short part that grows; of a part being written anew, what the journal holds wins.
+        self.journal.flush()
+        slices = []
+        for one in full.slices():
+            slices.append(one)
+            await asyncio.sleep(0)  # answers that came meanwhile go first
+        try:
+            record = await asyncio.to_thread(write_part, full, self.layout, slices)
+        except OSError as error:
+            # The rows stay in the journal: the next run writes the part from there.
+            raise StorageError(self.layout.results.where, error) from error
+        self.journal.add_part(record, full.first, keep_rows=full.size < self.layout.rows_per_part)
+        self.feeder.written(full)
 
 
 def _alike(one: Outcome, other: Outcome) -> bool:
