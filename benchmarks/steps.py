@@ -146,7 +146,7 @@ async def _take(plan: Plan, folder: Path) -> dict[str, float]:
     with steps.step("journal: let go of the part's rows"):
         for range_, record in zip(ranges, records, strict=True):
             journal.add_part(record, range_.first, keep_rows=False)
-    journal.close()
+        journal.close()  # with which the last of them leave
     return steps.us
 
 

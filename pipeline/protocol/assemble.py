@@ -30,7 +30,6 @@ _COUNTS = re.compile(rb'\{[\w":,{}]*\}').fullmatch
 _PROBE = b'{"probe":0}'
 # Patterns that were of no use before the assembler stops to look for them (usage in every event, random padding).
 _USELESS_PATTERNS = 3
-_RUN_BYTES = 16 * 1024  # looked at together: what does not fit is not looked through again and again
 _NEVER = b"\x00"  # begins no JSON
 
 
@@ -157,11 +156,12 @@ class Assembler:
             found = chunk.find(b"\n\n", at)
             fits = found > 0 and self._fits(chunk[at : found + 2], before, self._framed_after)
             return found + 2 if fits else at
-        next_one = ending + before
-        *texts, last = chunk[at + len(before) : at + _RUN_BYTES].split(next_one)
-        end = last.find(b'"')
-        if last.startswith(ending, end):
-            texts.append(last[:end])
+        texts, start, next_one = [], at + len(before), ending + before
+        while chunk.startswith(next_one, end := chunk.find(b'"', start)):
+            texts.append(chunk[start:end])
+            start = end + len(next_one)
+        if chunk.startswith(ending, end):
+            texts.append(chunk[start:end])
         if not _STRING_INSIDE(b" ".join(texts)):
             texts = list(takewhile(_STRING_INSIDE, texts))
         if texts:
