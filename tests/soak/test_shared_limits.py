@@ -117,6 +117,7 @@ def test_what_a_killed_run_had_the_others_use_within_three_seconds(tmp_path: Pat
     )
     assert after.requests_used(rpm) >= 0.95
     assert_hardly_refused(whole, after)
+    assert after.requests.pop("a") == 0
     assert max(after.requests.values()) <= 1.1 * min(after.requests.values())
 
 
