@@ -73,6 +73,7 @@ _SOME_OUTCOMES = "SELECT data FROM outcomes WHERE idx > ? ORDER BY idx LIMIT ?"
 # A transaction costs 50 us whatever it holds, as much as all else that is done for a row; no provider answers in 2 ms.
 # Also after a pause: what the gate let go evenly is to leave evenly.
 _GATHER_S = 0.002
+_WAIT_S = 60.0
 log = logging.getLogger("promptmill")
 
 
@@ -82,7 +83,8 @@ class Journal:
     def __init__(self, folder: Path, *, durable: bool = False) -> None:
         path = folder / FILE_NAME
         make_private_file(path)
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        # Only a checkpoint of ours may be in the way: a slow disk is waited for, as within a commit, and ends no run.
+        self._db = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
         try:
             self._prepare(path, durable)
         except (sqlite3.Error, RunFolderError):
@@ -96,6 +98,8 @@ class Journal:
         self.history = History(self._db)
         self._leaving = Leaving(self._db)
         self._checkpoints = Checkpoints(path)
+        # To be held around what is committed at once, so that the event loop does not wait there for a checkpoint.
+        self.undisturbed = self._checkpoints.undisturbed
         self._waiting: list[asyncio.Future[None]] = []
         self._scheduled = False
         self._broken: sqlite3.Error | None = None
@@ -164,7 +168,7 @@ class Journal:
             asyncio.get_running_loop().call_later(_GATHER_S, self._gathered)
 
     def _gathered(self) -> None:
-        if not self._checkpoints.last_frames:
+        if not self.undisturbed.locked():
             self.commit()
 
     def commit(self) -> None:

@@ -62,7 +62,8 @@ class Leaving:
 class Checkpoints:
     """Brings commits into a database file beside the event loop. Whoever commits counts `commits`.
 
-    While `last_frames` is true a commit would have to wait for the disk: better it waits until that is over.
+    Whoever holds `undisturbed` keeps the last frames of a log from being moved. While they are, a commit would wait for the disk:
+    better it waits until that is over.
     """
 
     def __init__(self, path: Path) -> None:
@@ -70,7 +71,7 @@ class Checkpoints:
         # Of its own: were the threads that write parts two by turns, each would keep memory for a part.
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self.commits = 0
-        self.last_frames = False
+        self.undisturbed = asyncio.Lock()
 
     async def due(self) -> None:
         """A checkpoint in a thread, where it is time for one. Raises sqlite3.Error."""
@@ -81,11 +82,8 @@ class Checkpoints:
         if await loop.run_in_executor(self._thread, checkpoint, self._path) < _LONG_LOG_FRAMES:
             return
         # The log begins anew only where all of it was moved, and what came meanwhile was not.
-        self.last_frames = True
-        try:
+        async with self.undisturbed:
             await loop.run_in_executor(self._thread, partial(checkpoint, self._path, restart=True))
-        finally:
-            self.last_frames = False
 
     def close(self) -> None:
         """Wait for a checkpoint that is still under way."""

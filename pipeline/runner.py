@@ -287,7 +287,8 @@ class Runner:
     async def _write_part(self, full: OpenRange) -> None:
         # The journal is never behind a part: killed in between, a run would count rows of the part as lost, and lose them
         # with a short part that grows; of a part being written anew, what the journal holds wins.
-        self.journal.flush()
+        async with self.journal.undisturbed:
+            self.journal.flush()
         slices = []
         for one in full.slices():
             slices.append(one)
@@ -297,7 +298,8 @@ class Runner:
         except OSError as error:
             # The rows stay in the journal: the next run writes the part from there.
             raise StorageError(self.layout.results.where, error) from error
-        self.journal.add_part(record, full.first, keep_rows=full.size < self.layout.rows_per_part)
+        async with self.journal.undisturbed:
+            self.journal.add_part(record, full.first, keep_rows=full.size < self.layout.rows_per_part)
         self.feeder.written(full)
 
 

@@ -512,6 +512,7 @@ def test_the_log_begins_anew_and_only_commits_wait_for_it(
             0.05
         )  # the loop goes on meanwhile, for more than the time in which commits gather
         assert not attempt.done()
+        assert journal.undisturbed.locked()  # what commits at once waits as well, and the loop does not
         may_end.set()
         await work
         await asyncio.wait_for(attempt, 10)
@@ -538,3 +539,26 @@ def test_a_checkpoint_that_the_disk_refuses_is_told(tmp_path: Path, monkeypatch:
         commit_often(journal, 1)
 
     with_journal(tmp_path, use, run=asyncio.run)  # threads have a time of their own
+
+
+def test_a_commit_waits_for_a_checkpoint_on_a_slow_disk_and_does_not_fail(tmp_path: Path) -> None:
+    """Between processes nobody writes here, so that only a checkpoint can hold the file for longer than SQLite's usual 5 s."""
+
+    async def use(journal: Journal) -> None:
+        began, held_s = threading.Event(), 6.0
+
+        def hold() -> None:
+            with closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                began.set()
+                threading.Event().wait(held_s)
+                other.execute("ROLLBACK")
+
+        holding = asyncio.create_task(asyncio.to_thread(hold))
+        await asyncio.to_thread(began.wait, 10)
+        journal.record(outcome(0))
+        journal.flush()
+        await holding
+        assert view_outcomes(tmp_path) == [0]
+
+    with_journal(tmp_path, use, run=asyncio.run)
