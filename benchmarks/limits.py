@@ -42,25 +42,14 @@ def cases() -> list[Case]:
         ("1M tokens a minute", Settings(tokens_per_minute=1_000_000), plain),
         ("1M tokens, prompts of 30 to 30,000", Settings(tokens_per_minute=1_000_000), lengths),
         ("5M tokens, prompts of 30 to 30,000", Settings(tokens_per_minute=5_000_000), lengths),
-        (
-            "600 requests and 1.5M tokens, prompts of 30 to 30,000",
-            Settings(requests_per_minute=600, tokens_per_minute=1_500_000),
-            lengths,
-        ),
-        (
-            "1,200 requests and 5M tokens, prompts of 30 to 30,000",
-            Settings(requests_per_minute=1_200, tokens_per_minute=5_000_000),
-            lengths,
-        ),
-        (
-            "500 requests and 2M tokens, prompts of 30 to 30,000",
-            Settings(requests_per_minute=500, tokens_per_minute=2_000_000),
-            lengths,
-        ),
-        (
-            "1,200 requests and 5.3M tokens, both just enough",
-            Settings(requests_per_minute=1_200, tokens_per_minute=5_300_000),
-            lengths,
+        *(
+            (name, Settings(requests_per_minute=requests, tokens_per_minute=tokens), lengths)
+            for name, requests, tokens in (
+                ("600 requests and 1.5M tokens, prompts of 30 to 30,000", 600, 1_500_000),
+                ("1,200 requests and 5M tokens, prompts of 30 to 30,000", 1_200, 5_000_000),
+                ("500 requests and 2M tokens, prompts of 30 to 30,000", 500, 2_000_000),
+                ("1,200 requests and 5.3M tokens, both just enough", 1_200, 5_300_000),
+            )
         ),
     ]
     known = [Case(name, quota, told=True, load=load, settled_s=10) for name, quota, load in quotas]
